@@ -1,0 +1,370 @@
+//! The bounded queue between those who log and the one thread that writes.
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use prometheus_client::metrics::counter::Counter;
+use tracing::Level;
+
+use super::config::Output;
+use super::line::Style;
+use super::sink::{Sink, WriteError};
+use super::value::Value;
+use crate::metrics;
+
+/// Lines on their way to a [`Sink`].
+///
+/// Nobody who logs ever waits for the output: a line that finds the queue full is dropped and counted, and once
+/// there is room again one line says how many were. Lines come out in the order in which they were pushed; batched
+/// ones in the order of their thread.
+///
+/// Two ways in: [`push`](Self::push) has the line written at once, for events. [`batch`](Self::batch) gathers up to
+/// 32 KiB in one of a few shards, so that threads that serve requests do not meet at one lock, and has it written
+/// within 100 ms, for access lines. A shard is emptied by whoever fills it up, by the writing thread when the
+/// oldest line is due, and by [`flush`](Self::flush).
+pub(super) struct Queue {
+    shared: Arc<Shared>,
+    writer: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// The writer waits on it for something to do.
+    work: Condvar,
+    /// Those who flush wait on it.
+    progress: Condvar,
+    capacity: usize,
+    shards: Box<[Mutex<Lines>]>,
+    /// Set from the first line in a shard until the writer begins to empty them.
+    due: AtomicBool,
+    dropped: Dropped,
+}
+
+/// How many lines were dropped, by reason.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Dropped {
+    /// The output did not keep up.
+    pub(super) full: Counter,
+    /// The line alone is more than the queue may hold.
+    pub(super) too_long: Counter,
+    /// Neither the output nor stderr took it.
+    pub(super) write_error: Counter,
+}
+
+#[derive(Default)]
+struct State {
+    pending: Lines,
+    /// Dropped since the last line that said so.
+    dropped: u64,
+    /// Lines that came in, and lines that were written or given up. Both only grow.
+    accepted: u64,
+    settled: u64,
+    next_sink: Option<Sink>,
+    /// The writer sleeps and must be woken.
+    parked: bool,
+    closing: bool,
+    ended: bool,
+}
+
+/// Whole lines, one after the other.
+#[derive(Default)]
+struct Lines {
+    bytes: Vec<u8>,
+    count: u64,
+}
+
+/// How much may wait: some four thousand lines.
+pub(super) const CAPACITY: usize = 1024 * 1024;
+/// When a shard is handed over.
+const BATCH: usize = 32 * 1024;
+/// How long a line may lie in a shard.
+const TICK: Duration = Duration::from_millis(100);
+/// How long dropping a queue waits for its writer.
+const GRACE: Duration = Duration::from_secs(1);
+const TARGET: &str = "mainspring::log";
+
+impl Queue {
+    /// Starts the thread that writes to `sink`. At most `capacity` bytes wait for it, not counting the batch that it
+    /// is writing and 32 KiB for each shard.
+    pub(super) fn start(sink: Sink, style: Arc<Style>, capacity: usize, dropped: Dropped) -> io::Result<Self> {
+        let shards = thread::available_parallelism().map_or(1, usize::from).min(16);
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            work: Condvar::new(),
+            progress: Condvar::new(),
+            capacity,
+            shards: (0..shards).map(|_| Mutex::default()).collect(),
+            due: AtomicBool::new(false),
+            dropped,
+        });
+        let mut writer = Writer { shared: Arc::clone(&shared), sink, style, failing: false, due_at: None };
+        let writer = thread::Builder::new().name("log".to_owned()).spawn(move || writer.run())?;
+        Ok(Self { shared, writer: Some(writer) })
+    }
+
+    /// Hands over one line, which ends in a newline, to be written at once.
+    pub(super) fn push(&self, line: &[u8]) {
+        self.shared.accept(line, 1);
+    }
+
+    /// Hands over one line, which ends in a newline, to be written within 100 ms.
+    pub(super) fn batch(&self, line: &[u8]) {
+        let shared = &self.shared;
+        let mut shard = lock(&shared.shards[shard_of_thread() % shared.shards.len()]);
+        if line.len() + shard.bytes.len() > BATCH {
+            shared.hand_over(&mut shard);
+        }
+        if line.len() > BATCH {
+            // By itself: should it be too long even for the queue, it takes no others with it.
+            return shared.accept(line, 1);
+        }
+        shard.push(line, 1);
+        drop(shard);
+        // The writer takes `due` back before it empties the shards, so a line that it misses finds it unset.
+        if !shared.due.load(Ordering::Acquire) && !shared.due.swap(true, Ordering::AcqRel) {
+            shared.wake(&mut shared.lock());
+        }
+    }
+
+    /// Waits until every line that was handed over before is written or given up. `false` if `deadline` passes first.
+    pub(super) fn flush(&self, deadline: Instant) -> bool {
+        self.shared.gather();
+        let state = self.shared.lock();
+        let wanted = state.accepted;
+        self.shared.wait_for(state, deadline, |state| state.settled >= wanted)
+    }
+
+    /// Writes everything that has not been written yet to `sink` instead.
+    pub(super) fn replace(&self, sink: Sink) {
+        let mut state = self.shared.lock();
+        state.next_sink = Some(sink);
+        self.shared.wake(&mut state);
+    }
+}
+
+impl Dropped {
+    /// The counts that `log_dropped_total` shows.
+    pub(super) fn process_wide() -> Self {
+        let count = metrics::log_dropped;
+        Self { full: count("queue_full"), too_long: count("too_long"), write_error: count("write_error") }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.shared.gather();
+        let mut state = self.shared.lock();
+        state.closing = true;
+        self.shared.wake(&mut state);
+        let ended = self.shared.wait_for(state, Instant::now() + GRACE, |state| state.ended);
+        // A writer whose output is stuck is left behind: nobody can end it, and it holds nothing but the output.
+        if let (true, Some(writer)) = (ended, self.writer.take()) {
+            let _ = writer.join();
+        }
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.shared.lock();
+        f.debug_struct("Queue")
+            .field("accepted", &state.accepted)
+            .field("settled", &state.settled)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Takes `count` lines in, or drops them all.
+    fn accept(&self, lines: &[u8], count: u64) {
+        let mut state = self.lock();
+        if state.pending.bytes.len() + lines.len() > self.capacity {
+            state.dropped += count;
+            drop(state);
+            let Dropped { full, too_long, .. } = &self.dropped;
+            if lines.len() > self.capacity { too_long } else { full }.inc_by(count);
+            return;
+        }
+        state.pending.push(lines, count);
+        state.accepted += count;
+        self.wake(&mut state);
+    }
+
+    /// Empties a shard. Its lock is held until the lines are in the queue, so that a flush that finds it empty can
+    /// rely on them.
+    fn hand_over(&self, shard: &mut Lines) {
+        if shard.count > 0 {
+            self.accept(&shard.bytes, shard.count);
+            shard.clear();
+        }
+    }
+
+    /// Empties all shards.
+    fn gather(&self) {
+        for shard in &self.shards {
+            self.hand_over(&mut lock(shard));
+        }
+    }
+
+    /// Wakes the writer, if it sleeps: a notification is a system call even when nobody waits.
+    fn wake(&self, state: &mut State) {
+        if std::mem::take(&mut state.parked) {
+            self.work.notify_one();
+        }
+    }
+
+    fn wait_for(&self, mut state: MutexGuard<'_, State>, deadline: Instant, done: impl Fn(&State) -> bool) -> bool {
+        while !done(&state) && !state.ended {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = self.progress.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        done(&state)
+    }
+}
+
+impl Lines {
+    fn push(&mut self, bytes: &[u8], count: u64) {
+        self.bytes.extend_from_slice(bytes);
+        self.count += count;
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.count = 0;
+        self.bytes.shrink_to(2 * BATCH);
+    }
+}
+
+/// The thread that writes.
+struct Writer {
+    shared: Arc<Shared>,
+    sink: Sink,
+    style: Arc<Style>,
+    /// The last batch could not be written where it belongs.
+    failing: bool,
+    /// When the shards must be emptied.
+    due_at: Option<Instant>,
+}
+
+impl Writer {
+    fn run(&mut self) {
+        let mut batch = Lines::default();
+        let mut unsaid = 0;
+        while let Some(dropped) = self.next(&mut batch) {
+            unsaid += dropped;
+            let lines = batch.bytes.len();
+            if unsaid > 0 {
+                let fields = [("dropped", Value::U64(unsaid))];
+                self.style.notice(&mut batch.bytes, Level::WARN, TARGET, "log lines were dropped", &fields);
+            }
+            match self.write(&batch.bytes, lines) {
+                Ok(()) => unsaid = 0,
+                Err(lost) => {
+                    unsaid += lost;
+                    self.shared.dropped.write_error.inc_by(lost);
+                }
+            }
+            let mut state = self.shared.lock();
+            state.settled += batch.count;
+            drop(state);
+            self.shared.progress.notify_all();
+            batch.clear();
+        }
+        self.shared.lock().ended = true;
+        self.shared.progress.notify_all();
+    }
+
+    /// Waits for lines and takes them. Returns how many were dropped after them; `None` at the end.
+    fn next(&mut self, batch: &mut Lines) -> Option<u64> {
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.lock();
+        loop {
+            if let Some(sink) = state.next_sink.take() {
+                (self.sink, self.failing) = (sink, false);
+            }
+            let left = self.left_until_due();
+            if left == Some(Duration::ZERO) {
+                drop(state);
+                self.due_at = None;
+                shared.due.store(false, Ordering::Release);
+                shared.gather();
+                state = shared.lock();
+            } else if state.pending.count > 0 || state.dropped > 0 {
+                std::mem::swap(&mut state.pending, batch);
+                return Some(std::mem::take(&mut state.dropped));
+            } else if state.closing {
+                return None;
+            } else {
+                state.parked = true;
+                state = match left {
+                    Some(left) => shared.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+                    None => shared.work.wait(state).unwrap_or_else(PoisonError::into_inner),
+                };
+                state.parked = false;
+            }
+        }
+    }
+
+    /// How long the shards may still wait; `None` while they are empty.
+    fn left_until_due(&mut self) -> Option<Duration> {
+        if !self.shared.due.load(Ordering::Acquire) {
+            return None;
+        }
+        let now = Instant::now();
+        Some(self.due_at.get_or_insert(now + TICK).saturating_duration_since(now))
+    }
+
+    /// Writes `bytes`, of which all after the first `lines` is a notice. What the output refuses goes to stderr. Fails
+    /// with the number of lines that stderr refused as well.
+    fn write(&mut self, bytes: &[u8], lines: usize) -> Result<(), u64> {
+        let Err(WriteError { written, error }) = self.sink.write(bytes) else {
+            self.failing = false;
+            return Ok(());
+        };
+        // The line that was cut short is written again, whole.
+        let whole = bytes[..written].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let mut rest = Vec::new();
+        if !std::mem::replace(&mut self.failing, true) {
+            let fields = [("output", Value::Str(self.sink.name())), ("error", Value::Display(&error))];
+            self.style.notice(
+                &mut rest,
+                Level::ERROR,
+                TARGET,
+                "the log cannot be written; its lines go to stderr until it can",
+                &fields,
+            );
+        }
+        let notice = rest.len();
+        rest.extend_from_slice(&bytes[whole..]);
+        let stderr = Sink::open(&Output::Stderr).map_err(|error| WriteError { written: 0, error });
+        stderr.and_then(|mut stderr| stderr.write(&rest)).map_err(|failed| {
+            let lost = bytes.get(whole + failed.written.saturating_sub(notice)..lines).unwrap_or_default();
+            lost.iter().filter(|byte| **byte == b'\n').count() as u64
+        })
+    }
+}
+
+/// Threads are dealt to the shards in turn.
+fn shard_of_thread() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed);
+    }
+    MINE.try_with(|mine| *mine).unwrap_or(0)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code of others runs under these locks.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
