@@ -1,0 +1,222 @@
+#!/usr/bin/env bash
+# Real brokers on loopback, for tests and for trying things out; no container engine needed.
+#
+#   scripts/brokers.sh up       start what does not answer yet, wait until all answer; may be repeated
+#   scripts/brokers.sh down     stop what `up` started, and nothing else
+#   scripts/brokers.sh status   say who answers
+#
+# Kafka 19092 (Apache Kafka, KRaft), SNS and SQS 15000 (moto), Pub/Sub 18085 (Google's emulator, or Google's
+# in-memory test server where the emulator is not installed). Logs and process ids are in .brokers/, data
+# there is new at every start; downloads are kept in the user's cache.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+state=$PWD/.brokers
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/mainspring/brokers
+kafka_version=4.1.0 moto_version=5.2.5 pstest_version=2.4.0
+port_kafka=19092 port_aws=15000 port_gcp=18085
+wait_seconds=90
+
+answers() {
+    case $1 in
+        kafka) python3 scripts/answers.py kafka $port_kafka ;;
+        aws) python3 scripts/answers.py http $port_aws ;;
+        gcp) python3 scripts/answers.py grpc $port_gcp ;;
+    esac
+}
+
+# Kafka -----------------------------------------------------------------------------------------------------
+
+get_kafka() {
+    need java default-jre-headless
+    [ -f "$cache/kafka-$kafka_version/complete" ] && return
+    need mvn maven
+    local dir=$cache/kafka-$kafka_version
+    mkdir -p "$dir"
+    cat >"$dir/pom.xml" <<POM
+<project>
+  <modelVersion>4.0.0</modelVersion><groupId>local</groupId><artifactId>kafka</artifactId><version>1</version>
+  <dependencies>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>$kafka_version</version></dependency>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>$kafka_version</version></dependency>
+    <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
+  </dependencies>
+</project>
+POM
+    echo "kafka: fetching version $kafka_version (once)"
+    mvn -q -B -f "$dir/pom.xml" dependency:copy-dependencies -DoutputDirectory="$dir/lib"
+    touch "$dir/complete"
+}
+
+start_kafka() {
+    local dir=$state/kafka lib="$cache/kafka-$kafka_version/lib/*"
+    cat >"$dir/server.properties" <<PROPERTIES
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:19093
+listeners=PLAINTEXT://127.0.0.1:$port_kafka,CONTROLLER://127.0.0.1:19093
+controller.listener.names=CONTROLLER
+log.dirs=$dir/data
+num.partitions=4
+offsets.topic.num.partitions=4
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+PROPERTIES
+    local id
+    id=$(java -cp "$lib" kafka.tools.StorageTool random-uuid 2>>"$dir/log")
+    java -cp "$lib" kafka.tools.StorageTool format -t "$id" -c "$dir/server.properties" >>"$dir/log" 2>&1
+    launch kafka java -Xmx512m -XX:TieredStopAtLevel=1 -cp "$lib" kafka.Kafka "$dir/server.properties"
+}
+
+# SNS and SQS -----------------------------------------------------------------------------------------------
+
+get_aws() {
+    local dir=$cache/moto-$moto_version
+    [ -f "$dir/complete" ] && return
+    echo "aws: fetching moto $moto_version (once)"
+    # Debian ships Python without what makes a virtual environment.
+    python3 -c 'import ensurepip' 2>/dev/null || install python3-venv
+    rm -rf "$dir"
+    python3 -m venv "$dir"
+    "$dir/bin/pip" install -q "moto[server,sqs,sns]==$moto_version"
+    touch "$dir/complete"
+}
+
+start_aws() {
+    launch aws "$cache/moto-$moto_version/bin/moto_server" -H 127.0.0.1 -p $port_aws
+}
+
+# Google Pub/Sub --------------------------------------------------------------------------------------------
+
+emulator() {
+    local gcloud places=(/usr/lib/google-cloud-sdk /usr/lib64/google-cloud-sdk /usr/local/google-cloud-sdk
+        /usr/share/google-cloud-sdk /opt/google-cloud-sdk /opt/google-cloud-cli "$HOME/google-cloud-sdk")
+    gcloud=$(command -v gcloud || true)
+    [ -z "$gcloud" ] || places=("$(dirname "$(dirname "$(readlink -f "$gcloud")")")" "${places[@]}")
+    for place in "${places[@]}"; do
+        ls "$place"/platform/pubsub-emulator/lib/cloud-pubsub-emulator-*-all.jar 2>/dev/null && return
+    done | tail -n 1
+}
+
+get_gcp() {
+    if [ -n "$(emulator)" ]; then need java default-jre-headless; return; fi
+    local dir=$cache/pstest-$pstest_version
+    [ -x "$dir/pstest" ] && return
+    echo "gcp: no emulator beside gcloud; building Google's pstest $pstest_version instead (once)"
+    need go golang-go
+    mkdir -p "$dir"
+    cat >"$dir/main.go" <<'GO'
+package main
+
+import "cloud.google.com/go/pubsub/v2/pstest"
+
+func main() {
+	if pstest.NewServerWithAddress("127.0.0.1:18085") == nil {
+		panic("no server")
+	}
+	select {}
+}
+GO
+    (cd "$dir" && rm -f go.mod go.sum && go mod init pstest && go get "cloud.google.com/go/pubsub/v2@v$pstest_version" &&
+        go mod tidy && go build -o pstest .) >"$dir/log" 2>&1 || fail "gcp: pstest does not build; see $dir/log"
+}
+
+start_gcp() {
+    local jar
+    jar=$(emulator)
+    if [ -n "$jar" ]; then
+        launch gcp java -Xmx256m -jar "$jar" --host=127.0.0.1 --port=$port_gcp
+    else
+        launch gcp "$cache/pstest-$pstest_version/pstest"
+    fi
+}
+
+# What they have in common ----------------------------------------------------------------------------------
+
+fail() { echo "$*" >&2; exit 1; }
+
+# need COMMAND PACKAGE: installs what provides the command where it is missing.
+need() { command -v "$1" >/dev/null || install "$2"; }
+
+install() {
+    command -v apt-get >/dev/null || fail "please install $1 by hand: there is no apt-get here"
+    echo "installing $1"
+    local sudo=()
+    [ "$(id -u)" = 0 ] || sudo=(sudo)
+    "${sudo[@]}" apt-get -qq update
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y "$1" >/dev/null
+}
+
+# In a session of its own, so that Ctrl-C at the terminal does not reach it.
+launch() {
+    local name=$1
+    shift
+    setsid "$@" >>"$state/$name/log" 2>&1 </dev/null &
+    echo "$! $(born $!)" >"$state/$name/process"
+}
+
+# When a process started, in clock ticks: with it a process id means one process and not a later one's. Nothing
+# for a process that has ended but that nobody has waited for yet.
+born() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" { print $20 }'; }
+
+# The id of the process that `up` started, if it still runs.
+ours() {
+    local pid start
+    [ -f "$state/$1/process" ] && read -r pid start <"$state/$1/process" && [ -n "$start" ] && [ "$(born "$pid")" = "$start" ] && echo "$pid"
+}
+
+up() {
+    for name in kafka aws gcp; do
+        if answers $name; then continue; fi
+        if pid=$(ours $name); then continue; fi
+        mkdir -p "$cache"
+        "get_$name"
+        rm -rf "${state:?}/$name"
+        mkdir -p "$state/$name"
+        "start_$name"
+    done
+    local deadline=$((SECONDS + wait_seconds))
+    for name in kafka aws gcp; do
+        until answers $name; do
+            ours $name >/dev/null || { tail -n 20 "$state/$name/log" >&2; fail "$name: ended at once; see $state/$name/log"; }
+            [ $SECONDS -lt $deadline ] || { tail -n 20 "$state/$name/log" >&2; fail "$name: no answer in ${wait_seconds}s; see $state/$name/log"; }
+            sleep 0.2
+        done
+    done
+    status
+}
+
+down() {
+    local pid
+    for name in kafka aws gcp; do
+        pid=$(ours $name) || continue
+        kill "$pid"
+        for _ in $(seq 100); do
+            ours $name >/dev/null || break
+            sleep 0.1
+        done
+        if ours $name >/dev/null; then kill -KILL "$pid"; fi
+        rm -rf "${state:?}/$name/process" "$state/$name/data"
+        echo "$name: stopped"
+    done
+}
+
+status() {
+    local port who
+    for name in kafka aws gcp; do
+        port=port_$name who='not started here'
+        if ours $name >/dev/null; then who="process $(ours $name)"; fi
+        if answers $name; then echo "$name: answers on 127.0.0.1:${!port} ($who)"; else echo "$name: no answer on 127.0.0.1:${!port}"; fi
+    done
+}
+
+case ${1:-} in
+    up | down | status) "$1" ;;
+    *) fail 'usage: scripts/brokers.sh up|down|status' ;;
+esac

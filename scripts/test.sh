@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Runs the checks and ends with one line: N passed, N failed, N skipped.
+#
+#   scripts/test.sh all     what CI runs
+#   scripts/test.sh quick   tests inside one process, nothing else
+#   scripts/test.sh lint    formatting and clippy
+#
+# A failed step does not keep the later ones from running: all that is wrong is seen in one go.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+passed=0 failed=0 skipped=0
+reasons=()
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+# Runs one check, which counts as one. Exit code 77 means skipped; the check's last line says why.
+step() {
+    local name=$1 rc=0
+    shift
+    printf '\n== %s\n' "$name"
+    "$@" 2>&1 | tee "$log" || rc=${PIPESTATUS[0]}
+    case $rc in
+        0) passed=$((passed + 1)) ;;
+        77) skipped=$((skipped + 1)) reasons+=("$name: $(tail -n 1 "$log")") ;;
+        *) failed=$((failed + 1)) reasons+=("$name: FAILED") ;;
+    esac
+}
+
+# Runs cargo test and adds up what it says of itself, test by test.
+tests() {
+    local rc=0 line p f s
+    printf '\n== tests\n'
+    cargo test --locked --no-fail-fast "$@" 2>&1 | tee "$log" || rc=${PIPESTATUS[0]}
+    read -r p f s < <(awk '/^test result:/ { for (i = 2; i <= NF; i++) {
+        if ($i ~ /^passed/) p += $(i-1); if ($i ~ /^failed/) f += $(i-1); if ($i ~ /^ignored/) s += $(i-1) } }
+        END { print p + 0, f + 0, s + 0 }' "$log")
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+    while IFS= read -r line; do reasons+=("$line"); done < <(
+        sed -n -e 's/^test \(.*\) \.\.\. ignored\(.*\)$/\1: ignored\2/p' -e 's/^test \(.*\) \.\.\. FAILED$/\1: FAILED/p' "$log")
+    # A crate that does not compile, or a test process that dies, reports no failed test of its own.
+    if [ "$rc" != 0 ] && [ "$f" = 0 ]; then
+        failed=$((failed + 1)) reasons+=("cargo test: exit $rc without a failed test; see above")
+    fi
+    # No test at all would pass, too.
+    if [ "$p" = 0 ]; then failed=$((failed + 1)) reasons+=("cargo test: no test ran"); fi
+}
+
+lint() {
+    step formatting cargo fmt --all --check
+    step clippy cargo clippy --locked --workspace --all-targets -- -D warnings
+}
+
+case ${1:-all} in
+    all)
+        lint
+        step invariants scripts/invariants.sh
+        tests --workspace # doc tests included
+        step documentation env RUSTDOCFLAGS=-Dwarnings cargo doc --locked --workspace --no-deps
+        step 'licences, bans, sources' scripts/deny.sh check
+        step advisories scripts/deny.sh advisories
+        ;;
+    quick) tests --workspace --lib --bins ;;
+    lint) lint ;;
+    *) echo "scripts/test.sh: unknown mode '$1'; use all, quick or lint" >&2; exit 2 ;;
+esac
+
+printf '\n'
+if [ ${#reasons[@]} != 0 ]; then printf '%s\n' "${reasons[@]}"; fi
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]
