@@ -110,10 +110,47 @@ mod tests {
         }
     }
 
+    /// Keeps what is logged on this thread, as text.
+    #[derive(Clone, Default)]
+    struct Logged(std::sync::Arc<std::sync::Mutex<String>>);
+
+    impl tracing::field::Visit for Logged {
+        fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+            self.0.lock().unwrap().push_str(&format!("{field}={value:?};"));
+        }
+    }
+
+    impl tracing::Subscriber for Logged {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn event(&self, event: &tracing::Event<'_>) {
+            event.record(&mut self.clone());
+        }
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    fn logged(error: Error) -> String {
+        let log = Logged::default();
+        tracing::subscriber::with_default(log.clone(), || error.into_response());
+        log.0.lock().unwrap().clone()
+    }
+
     #[test]
-    fn the_cause_stays_readable_for_the_log() {
-        let error = failing().unwrap_err();
-        assert_eq!(reject::chain(error.cause().unwrap()), "query failed: password=hunter2");
+    fn the_log_has_the_cause_and_what_caused_it() {
+        assert_eq!(logged(failing().unwrap_err()), "message=handler failed;error=query failed: password=hunter2;");
+    }
+
+    #[test]
+    fn what_the_client_did_wrong_is_no_error_in_the_log() {
+        assert_eq!(logged(problem().unwrap_err()), "");
+        assert_eq!(logged(Error::from(TooLarge { limit: 1 })), "");
     }
 
     #[tokio::test]

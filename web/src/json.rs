@@ -238,6 +238,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_body_that_is_too_large_or_too_late_is_said_to_be_so_and_not_to_be_broken_json() {
+        let late = body::TimedOut { after: std::time::Duration::from_secs(15) };
+        for (error, status) in [(body::TooLarge { limit: 10 }.into(), 413), (crate::BoxError::from(late), 408)] {
+            let frames = futures_util::stream::iter([Ok(bytes::Bytes::from("{")), Err(error)]);
+            let request = Request::builder().header(CONTENT_TYPE, "application/json");
+            let request = request.body(Body::from_stream(frames)).unwrap();
+            let rejection = <Json<Order> as FromRequest<()>>::from_request(request, &()).await.unwrap_err();
+            assert_eq!(rejection.status(), status);
+        }
+    }
+
+    #[tokio::test]
     async fn no_content_type_is_none_and_a_wrong_one_still_rejects() {
         let absent = Request::new(Body::empty());
         let absent = <Json<Order> as OptionalFromRequest<()>>::from_request(absent, &()).await;
