@@ -1,0 +1,76 @@
+//! `/-/log`: what is logged, changed while the process runs.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::extract::{self, ConnectInfo, RawQuery};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use mainspring_config as config;
+use mainspring_web::Problem;
+
+use super::State;
+
+pub(super) async fn show(extract::State(state): extract::State<State>) -> Response {
+    match &state.log {
+        Some(log) => format!("{}\n", log.filter()).into_response(),
+        None => no_log(),
+    }
+}
+
+/// Puts the body's filter into force. With `?for=5m` the old one comes back by itself after that time, unless it was
+/// changed again meanwhile.
+pub(super) async fn change(
+    extract::State(state): extract::State<State>,
+    RawQuery(query): RawQuery,
+    peer: Option<extract::Extension<ConnectInfo<SocketAddr>>>,
+    headers: HeaderMap,
+    body: String,
+) -> Response {
+    if let Err(problem) = permitted(peer.map(|extract::Extension(ConnectInfo(peer))| peer), &headers) {
+        return problem.into_response();
+    }
+    let Some(log) = state.log else { return no_log() };
+    let revert_after = match query.as_deref().filter(|query| !query.is_empty()).map(revert_after).transpose() {
+        Ok(after) => after,
+        Err(problem) => return problem.into_response(),
+    };
+    let before = log.filter();
+    let wanted = body.trim();
+    if let Err(error) = log.set_filter(wanted) {
+        return Problem::bad_request(error.to_string()).into_response();
+    }
+    tracing::info!(filter = wanted, before, "log filter changed");
+    if let Some(after) = revert_after {
+        let wanted = wanted.to_owned();
+        state.reverts.lock().await.spawn(async move {
+            tokio::time::sleep(after).await;
+            if log.filter() == wanted && log.set_filter(&before).is_ok() {
+                tracing::info!(filter = before, "log filter reverted");
+            }
+        });
+    }
+    format!("{wanted}\n").into_response()
+}
+
+/// Changing things takes a client on this machine that is no web page.
+fn permitted(peer: Option<SocketAddr>, headers: &HeaderMap) -> Result<(), Problem> {
+    let forbidden = |why| Err(Problem::new(StatusCode::FORBIDDEN).detail(why));
+    if peer.is_some_and(|peer| !peer.ip().to_canonical().is_loopback()) {
+        return forbidden("only clients on this machine may change the filter");
+    }
+    if headers.contains_key(header::ORIGIN) {
+        return forbidden("web pages may not change the filter");
+    }
+    Ok(())
+}
+
+fn revert_after(query: &str) -> Result<Duration, Problem> {
+    let bad = || Problem::bad_request("the only parameter is `for`, a duration such as `5m` above 0s");
+    let duration: config::Duration = query.strip_prefix("for=").ok_or_else(bad)?.parse().map_err(|_| bad())?;
+    if duration.get().is_zero() { Err(bad()) } else { Ok(duration.get()) }
+}
+
+fn no_log() -> Response {
+    Problem::new(StatusCode::NOT_IMPLEMENTED).detail("this process does not use the kit's log").into_response()
+}

@@ -1,0 +1,73 @@
+//! The admin listener: what operators, probes and scrapers ask. It runs on the control thread, so it answers while the
+//! main runtime is stalled. The environment is never shown.
+//!
+//! | path | answers | file |
+//! |---|---|---|
+//! | `/` | this list, for a person | `index.rs` |
+//! | `/livez` | whether the process should be restarted | `probes.rs` |
+//! | `/readyz`, `/readyz?verbose` | whether it should get traffic, and why not | `probes.rs` |
+//! | `/startupz` | whether it has started | `probes.rs` |
+//! | `/metrics` | OpenMetrics | here |
+//! | `/-/log` | GET the filter; PUT another, `?for=5m` to have it back by itself | `log.rs` |
+//! | `/-/config` | the effective configuration with origins, secrets masked | here |
+//! | pages of the daemons, such as `/debug/pubsub` | | `pages.rs` |
+
+mod index;
+mod log;
+mod pages;
+mod probes;
+
+use std::sync::Arc;
+
+use axum::extract;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use mainspring_daemon::Board;
+use mainspring_observe::{Identity, metrics};
+
+use crate::http::Dispatch;
+use crate::lifecycle::Lifecycle;
+use crate::metrics::ServerMetrics;
+
+pub(crate) use probes::Heartbeat;
+
+/// What the admin listener reads.
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    pub(crate) identity: Identity,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) board: Arc<Board>,
+    pub(crate) metrics: Arc<ServerMetrics>,
+    pub(crate) dispatch: Arc<Dispatch>,
+    pub(crate) heartbeat: Heartbeat,
+    pub(crate) log: Option<mainspring_observe::log::Handle>,
+    pub(crate) config: String,
+    pub(crate) metrics_path: String,
+    /// Filters that will come back by themselves.
+    pub(crate) reverts: Arc<tokio::sync::Mutex<tokio::task::JoinSet<()>>>,
+}
+
+/// The admin listener's routes.
+pub(crate) fn router(state: State) -> axum::Router {
+    let readiness = Arc::new(probes::Readiness::default());
+    axum::Router::new()
+        .route("/", get(index::page))
+        .route("/livez", get(probes::livez))
+        .route("/readyz", get(move |state, query| probes::readyz(state, query, readiness)))
+        .route("/startupz", get(probes::startupz))
+        .route(&state.metrics_path, get(scrape))
+        .route("/-/log", get(log::show).put(log::change))
+        .route("/-/config", get(config))
+        .fallback(pages::page)
+        .with_state(state)
+}
+
+async fn scrape(extract::State(state): extract::State<State>) -> Response {
+    let text = metrics::text(&[metrics::registry(), &state.metrics.registry]);
+    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+}
+
+async fn config(extract::State(state): extract::State<State>) -> String {
+    state.config
+}

@@ -1,0 +1,135 @@
+//! From `main` to a running daemon: flags, file, environment, logs, runtime, exit code.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainspring_config::{Loader, Report};
+use mainspring_observe::{Identity, log, panics};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{EX_CONFIG, EX_UNAVAILABLE};
+use crate::{Config, Error, Result};
+
+/// A daemon's name and version, and how to start it. Made by [`app!`](crate::app).
+#[derive(Clone, Debug)]
+#[must_use = "an app does nothing until it is launched"]
+pub struct App {
+    name: &'static str,
+    version: &'static str,
+}
+
+/// What `launch` knows and the server shows.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    pub(crate) identity: Identity,
+    /// The effective configuration with origins, secrets masked.
+    pub(crate) printed: String,
+}
+
+tokio::task_local! {
+    /// Set for the future that `launch` runs, so that a server made in it knows its name. Not a global: another app
+    /// in the same process has another one.
+    static LAUNCHED: Arc<Launched>;
+}
+
+/// The app of the package that calls it: name and version come from its `Cargo.toml`.
+#[macro_export]
+macro_rules! app {
+    () => {
+        $crate::App::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
+    };
+}
+
+impl App {
+    /// An app with a name, which is also the prefix of its environment variables, and a version.
+    pub fn new(name: &'static str, version: &'static str) -> Self {
+        Self { name, version }
+    }
+
+    /// Loads the configuration, sets logs and runtime up, runs `run`, and answers the exit code.
+    ///
+    /// `#[tokio::main]` cannot do this: the number of worker threads is configured, and the exit code tells how the
+    /// process ended. The section that is a [`Config`](crate::Config) is found wherever it stands in `C`.
+    ///
+    /// A faulty configuration prints every problem to standard error, one a line, and is 78. `--help`, `--version`,
+    /// `--check-config`, `--print-config` and `--config-schema` print and return without opening anything.
+    pub fn launch<C, F, Fut>(self, run: F) -> ExitCode
+    where
+        C: Serialize + DeserializeOwned + JsonSchema + Default,
+        F: FnOnce(C) -> Fut,
+        Fut: Future<Output = Result>,
+    {
+        let loader = Loader::new(self.name, self.version)
+            .args(std::env::args_os().skip(1))
+            .env(std::env::vars_os())
+            .section::<Config>("server")
+            .section::<log::Config>("log");
+        let loaded = match loader.load::<C>() {
+            Ok(loaded) => loaded,
+            Err(exit) => {
+                print!("{}", exit.stdout());
+                eprint!("{}", exit.stderr());
+                return ExitCode::from(exit.code());
+            }
+        };
+        let config = loaded.get::<Config>("server").unwrap_or_default();
+        let identity = Identity::new(self.name, self.version);
+        let guard = match init(&config.log, &identity) {
+            Ok(guard) => guard,
+            Err(error) => {
+                eprintln!("{}: {error}", self.name);
+                return ExitCode::from(error.code());
+            }
+        };
+        for notice in loaded.notices() {
+            tracing::warn!("{notice}");
+        }
+        let launched = Arc::new(Launched { identity, printed: loaded.printed().to_owned() });
+        let result = runtime(self.name, &config).and_then(|runtime| {
+            let result = runtime.block_on(LAUNCHED.scope(launched, async { run(loaded.into_config()).await }));
+            // Threads that block for good must not keep a process that has said it stopped.
+            runtime.shutdown_timeout(Duration::from_millis(50));
+            result
+        });
+        let code = match result {
+            Ok(()) => 0,
+            Err(error) => {
+                tracing::error!(code = error.code(), "{error}");
+                error.code()
+            }
+        };
+        guard.flush(Duration::from_millis(500));
+        ExitCode::from(code)
+    }
+}
+
+/// Installs what a process has only one of: the log subscriber and the panic hook. A second call shares the first.
+///
+/// [`App::launch`] and [`SimpleServer::run`](crate::SimpleServer::run) call it. The error's code is 78 when the
+/// configuration is at fault, 69 when a log file cannot be opened.
+pub fn init(config: &log::Config, identity: &Identity) -> Result<log::Guard> {
+    let guard = log::init(config, identity).map_err(|error| {
+        let code = if Report::of(config).is_empty() { EX_UNAVAILABLE } else { EX_CONFIG };
+        Error::with_code(code, error)
+    })?;
+    panics::install();
+    Ok(guard)
+}
+
+/// What the app that this future belongs to was launched with.
+pub(crate) fn launched() -> Option<Arc<Launched>> {
+    LAUNCHED.try_with(Arc::clone).ok()
+}
+
+fn runtime(name: &str, config: &Config) -> Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all().thread_name(name);
+    // Without a number of its own tokio asks how many cores the cgroup grants.
+    if let Some(threads) = config.runtime.worker_threads {
+        builder.worker_threads(threads.get() as usize);
+    }
+    builder.build().map_err(|error| Error::with_code(EX_UNAVAILABLE, error))
+}

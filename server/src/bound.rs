@@ -1,0 +1,346 @@
+//! A server whose sockets are taken: it runs, and it stops.
+//!
+//! `stop` below is what happens on SIGTERM, in order.
+
+use std::future::poll_fn;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use mainspring_daemon::Board;
+use mainspring_observe::{Identity, log};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::admin::{self, Heartbeat};
+use crate::control::{Control, Setup};
+use crate::error::{EX_SOFTWARE, EX_TEMPFAIL, EX_UNAVAILABLE};
+use crate::http::{AccessLog, Dispatch, Routes, Settings};
+use crate::lifecycle::{Lifecycle, Phase};
+use crate::metrics::ServerMetrics;
+use crate::report::{StopReport, name_aborted};
+use crate::serve::{Acceptor, Connections, Limits};
+use crate::supervisor::{Daemon, Death, Supervisor};
+use crate::{Config, Error, Result};
+
+/// A server that holds its listening sockets and has served nothing yet. Dropping it frees them.
+pub struct Bound {
+    pub(crate) config: Config,
+    pub(crate) identity: Identity,
+    pub(crate) printed: Option<String>,
+    pub(crate) router: axum::Router,
+    pub(crate) routes: Routes,
+    pub(crate) daemons: Vec<Daemon>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) lifecycle: Lifecycle,
+    /// Absent in a test without ports.
+    pub(crate) listeners: Option<Listeners>,
+    pub(crate) log: Option<log::Handle>,
+}
+
+/// The sockets.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    pub(crate) http: TcpListener,
+    pub(crate) admin: Option<TcpListener>,
+}
+
+/// A running server, from the inside.
+pub(crate) struct Running {
+    pub(crate) dispatch: Arc<Dispatch>,
+    pub(crate) admin: axum::Router,
+    acceptor: Option<Acceptor>,
+    supervisor: Supervisor,
+    control: Option<Control>,
+    housekeeping: JoinSet<()>,
+    lifecycle: Lifecycle,
+    board: Arc<Board>,
+    budget: Duration,
+    lame_duck: Duration,
+}
+
+/// Why a server stops.
+#[derive(Debug)]
+pub(crate) enum Cause {
+    Requested(String),
+    Died(Death),
+}
+
+/// The part of the budget that is kept for flushing: a tenth, at most one second.
+const FLUSH_SHARE: u32 = 10;
+const LONGEST_FLUSH_RESERVE: Duration = Duration::from_secs(1);
+
+impl Bound {
+    /// Where the public listener is. With port 0 configured, this is the port that was given.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.listeners.as_ref().and_then(|listeners| listeners.http.local_addr().ok())
+    }
+
+    /// Where the admin listener is; `None` when it is off.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.listeners.as_ref()?.admin.as_ref()?.local_addr().ok()
+    }
+
+    /// Serves until `shutdown` resolves, then stops in order.
+    ///
+    /// `Ok` means a clean end: everything accepted was answered, every daemon ended. Otherwise the error's code is 70
+    /// when a critical daemon died, 75 when the budget ran out and something was given up. Dropping the future ends
+    /// everything at once.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result {
+        let requested = async {
+            shutdown.await;
+            "requested".to_owned()
+        };
+        let mut running = self.start(false)?;
+        let cause = running.serve(requested).await;
+        into_result(running.stop(cause).await)
+    }
+
+    /// The same, with signals for a shutdown.
+    pub(crate) async fn run_until_signal(mut self, log: log::Handle) -> Result {
+        self.log = Some(log);
+        let mut running = self.start(true)?;
+        let signal = running.control.as_ref().map(Control::signal);
+        let cause = running
+            .serve(async {
+                match signal {
+                    Some(signal) => signal.await,
+                    None => std::future::pending().await,
+                }
+            })
+            .await;
+        into_result(running.stop(cause).await)
+    }
+
+    /// Starts everything; nothing is accepted before `serve` is polled.
+    pub(crate) fn start(self, signals: bool) -> Result<Running> {
+        let metrics = Arc::new(ServerMetrics::new());
+        let mut supervisor = Supervisor::new(Arc::clone(&self.board), Arc::clone(&metrics));
+        let http = &self.config.http;
+        let settings = Settings {
+            max_in_flight: i64::from(http.max_in_flight),
+            max_body: http.max_body.get(),
+            body_timeout: http.body_timeout.get(),
+        };
+        let limits = Limits {
+            max_connections: http.max_connections as usize,
+            max_header_bytes: usize::try_from(http.max_header_bytes.get()).unwrap_or(usize::MAX),
+            first_byte_timeout: http.first_byte_timeout.get(),
+            header_timeout: http.header_timeout.get(),
+            idle_timeout: http.idle_timeout.get(),
+            last_call: self.config.shutdown.last_call.get(),
+        };
+        let access = AccessLog::open();
+        let dispatch = Dispatch::new(
+            self.router,
+            self.routes,
+            settings,
+            access,
+            Arc::clone(&metrics),
+            supervisor.shutdown().clone(),
+        );
+        let heartbeat = Heartbeat::default();
+        let admin = admin::router(admin::State {
+            identity: self.identity.clone(),
+            lifecycle: self.lifecycle.clone(),
+            board: Arc::clone(&self.board),
+            metrics: Arc::clone(&metrics),
+            dispatch: Arc::clone(&dispatch),
+            heartbeat: heartbeat.clone(),
+            log: self.log.clone(),
+            config: self.printed.unwrap_or_else(|| serde_json::to_string_pretty(&self.config).unwrap_or_default()),
+            metrics_path: self.config.metrics.path.clone(),
+            reverts: Arc::default(),
+        });
+        let (mut http_addr, mut admin_addr) = (None, None);
+        let budget = self.config.shutdown.budget.get();
+        let (acceptor, control) = match self.listeners {
+            None => (None, None),
+            Some(listeners) => {
+                http_addr = listeners.http.local_addr().ok();
+                admin_addr = listeners.admin.as_ref().and_then(|admin| admin.local_addr().ok());
+                let connections = Connections::new(limits, Arc::clone(&metrics));
+                let acceptor = Acceptor::new(listeners.http, connections, Arc::clone(&dispatch))
+                    .map_err(|error| Error::with_code(EX_UNAVAILABLE, error))?;
+                let setup = Setup { admin: listeners.admin, router: admin.clone(), signals, budget, log: self.log };
+                let control = Control::start(setup).map_err(|error| Error::with_code(EX_UNAVAILABLE, error))?;
+                (Some(acceptor), Some(control))
+            }
+        };
+        let mut housekeeping = JoinSet::new();
+        housekeeping.spawn(async move { heartbeat.beat().await });
+        tracing::info!(
+            http = http_addr.map(tracing::field::display),
+            admin = admin_addr.map(tracing::field::display),
+            routes = dispatch.routes().templates().count(),
+            daemons = self.daemons.len(),
+            "listening"
+        );
+        for daemon in self.daemons {
+            supervisor.start(daemon);
+        }
+        Ok(Running {
+            dispatch,
+            admin,
+            acceptor,
+            supervisor,
+            control,
+            housekeeping,
+            lifecycle: self.lifecycle,
+            board: self.board,
+            budget,
+            lame_duck: self.config.shutdown.lame_duck.get(),
+        })
+    }
+}
+
+impl Running {
+    /// Serves until a stop is requested or a critical daemon dies.
+    pub(crate) async fn serve(&mut self, requested: impl Future<Output = String>) -> Cause {
+        let ready = become_ready(&self.lifecycle, &self.board);
+        tokio::select! {
+            biased;
+            death = self.supervisor.death() => Cause::Died(death),
+            cause = requested => Cause::Requested(cause),
+            () = accept(&mut self.acceptor) => unreachable!("accepting has no end"),
+            () = ready => unreachable!("readiness is waited for once, then for ever"),
+        }
+    }
+
+    /// Stops in order: unready, lame duck, stop accepting and pulling, finish, flush. Never takes longer than the
+    /// budget; what is left by then is given up and named.
+    pub(crate) async fn stop(mut self, cause: Cause) -> (Cause, StopReport) {
+        let end = Instant::now() + self.budget;
+        if let Some(control) = &self.control {
+            control.arm();
+        }
+        // 1. Health says no; clients of HTTP/1 are told to connect elsewhere; everything is still served.
+        self.lifecycle.enter(Phase::LameDuck);
+        self.dispatch.leave();
+        if !self.lame_duck.is_zero() {
+            let _ = tokio::time::timeout(self.lame_duck, accept(&mut self.acceptor)).await;
+        }
+        // 2. Nothing new: the accept queue is emptied and closed, daemons stop pulling, streams end.
+        self.lifecycle.enter(Phase::Draining);
+        let reserve = (self.budget / FLUSH_SHARE).min(LONGEST_FLUSH_RESERVE);
+        let drained_by = end - reserve;
+        if let Some(acceptor) = &mut self.acceptor {
+            acceptor.stop_accepting();
+        }
+        self.supervisor.stop(drained_by);
+        // 3. What was begun is finished, by requests and daemons alike.
+        let finish = async { tokio::join!(drain(&mut self.acceptor, &self.dispatch), self.supervisor.ended()) };
+        let in_time = tokio::time::timeout_at(drained_by, finish).await.is_ok();
+        let (mut left, mut daemons_aborted) = (Vec::new(), Vec::new());
+        if !in_time {
+            self.dispatch.abort();
+            if let Some(acceptor) = &mut self.acceptor {
+                left = acceptor.abort().await;
+            }
+            daemons_aborted = self.supervisor.abort().await;
+        }
+        // 4. Publishers come last: handlers may have published until now.
+        self.lifecycle.enter(Phase::Flushing);
+        let unflushed = flush(&self.board, end).await;
+        self.lifecycle.enter(Phase::Stopped);
+        self.housekeeping.shutdown().await;
+        let (requests_aborted, aborted) = self.dispatch.aborted();
+        let report = StopReport {
+            cause: cause.to_string(),
+            forced: !in_time || !unflushed.is_empty(),
+            phases: self.lifecycle.past(),
+            requests_finished: self.dispatch.finished(),
+            requests_aborted,
+            aborted: name_aborted(&aborted, &left),
+            daemons_aborted,
+            unflushed,
+            tallies: self.board.tallies(),
+        };
+        report.log();
+        // 5. The admin listener answers to the very end.
+        if let Some(control) = self.control.take() {
+            control.stop();
+        }
+        (cause, report)
+    }
+}
+
+/// The exit code that a report amounts to.
+pub(crate) fn into_result((cause, report): (Cause, StopReport)) -> Result {
+    match cause {
+        Cause::Died(death) => Err(Error::with_code(EX_SOFTWARE, format!("daemon {}: {}", death.name, death.why))),
+        Cause::Requested(_) if report.forced => {
+            Err(Error::with_code(EX_TEMPFAIL, "the shutdown budget ran out; the stop report names what was given up"))
+        }
+        Cause::Requested(_) => Ok(()),
+    }
+}
+
+/// Enters `Ready` as soon as nobody holds it back, then waits for ever.
+async fn become_ready(lifecycle: &Lifecycle, board: &Board) {
+    while !board.unready().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    lifecycle.enter(Phase::Ready);
+    std::future::pending().await
+}
+
+async fn accept(acceptor: &mut Option<Acceptor>) {
+    match acceptor {
+        Some(acceptor) => acceptor.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for connections, and for requests that were made in this process.
+async fn drain(acceptor: &mut Option<Acceptor>, dispatch: &Dispatch) {
+    if let Some(acceptor) = acceptor {
+        acceptor.drain().await;
+    }
+    while dispatch.in_flight() > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Runs all flushes at the same time, until `end`. Names those that failed or were late.
+async fn flush(board: &Board, end: Instant) -> Vec<String> {
+    let mut flushes: Vec<_> =
+        board.take_flushes().into_iter().map(|flush| (Arc::clone(&flush.name), Some(Box::pin(flush.run())))).collect();
+    let mut failed = Vec::new();
+    let all = poll_fn(|cx| {
+        for (name, flush) in &mut flushes {
+            let Some(running) = flush else { continue };
+            if let Poll::Ready(result) = running.as_mut().poll(cx) {
+                *flush = None;
+                if let Err(error) = result {
+                    failed.push(format!("{name}: {error}"));
+                }
+            }
+        }
+        if flushes.iter().all(|(_, flush)| flush.is_none()) { Poll::Ready(()) } else { Poll::Pending }
+    });
+    if tokio::time::timeout_at(end, all).await.is_err() {
+        let late = flushes.iter().filter(|(_, flush)| flush.is_some());
+        failed.extend(late.map(|(name, _)| format!("{name}: not flushed in time")));
+    }
+    failed
+}
+
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Requested(why) => f.write_str(why),
+            Self::Died(death) => write!(f, "daemon {} failed: {}", death.name, death.why),
+        }
+    }
+}
+
+impl std::fmt::Debug for Bound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bound")
+            .field("http", &self.http_addr())
+            .field("admin", &self.admin_addr())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,335 @@
+//! The `server` section of a configuration. `CONTRACT`-stable: keys are never renamed.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+
+use mainspring_config::{ByteSize, Check, Duration, Report};
+use mainspring_observe::log;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Everything that configures a server. Put it into a field of your own configuration.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-section" = "server"))]
+pub struct Config {
+    /// The public listener.
+    pub http: Http,
+    /// The admin listener.
+    pub admin: Admin,
+    /// The health answers of the public listener.
+    pub health: Health,
+    /// The metrics page of the admin listener.
+    pub metrics: Metrics,
+    /// Logs.
+    pub log: log::Config,
+    /// How the process stops.
+    pub shutdown: Shutdown,
+    /// The async runtime.
+    pub runtime: Runtime,
+}
+
+/// The public listener: its address and its limits.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Where to listen. Port 0 takes any free port, which the log then names.
+    #[schemars(extend(
+        "x-format" = "socket-addr",
+        "x-env-host" = ["HTTP_ADDR"],
+        "x-env-port" = ["HTTP_PORT", "PORT"]
+    ))]
+    pub addr: SocketAddr,
+    /// Connections open at the same time. One more is answered 503 and closed.
+    #[schemars(range(min = 1))]
+    pub max_connections: u32,
+    /// Requests in progress at the same time. One more is answered 503 with `Retry-After`.
+    #[schemars(range(min = 1))]
+    pub max_in_flight: u32,
+    /// How long a new connection may stay silent.
+    pub first_byte_timeout: Duration,
+    /// How long a request's head may take, from its first byte.
+    #[schemars(extend("x-env" = ["GIZMO_READ_TIMEOUT"]))]
+    pub header_timeout: Duration,
+    /// How long a request's body may take, from when the handler waits for it.
+    #[schemars(extend("x-env" = ["GIZMO_READ_TIMEOUT"]))]
+    pub body_timeout: Duration,
+    /// How long a request may take from its head to the end of its response. Event streams and WebSockets are exempt,
+    /// other routes one by one in code.
+    #[schemars(extend("x-env" = ["GIZMO_WRITE_TIMEOUT"]))]
+    pub request_timeout: Duration,
+    /// How long a connection may wait between requests, and a peer may leave what we write unread.
+    #[schemars(extend("x-env" = ["GIZMO_IDLE_TIMEOUT"]))]
+    pub idle_timeout: Duration,
+    /// The largest request head.
+    #[schemars(extend("x-env" = ["GIZMO_MAX_HEADER_BYTES"]))]
+    pub max_header_bytes: ByteSize,
+    /// The largest request body, also for handlers that read it raw.
+    pub max_body: ByteSize,
+}
+
+/// The admin listener.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Where to listen, or `off`.
+    #[schemars(extend("x-env" = ["ADMIN_ADDR"]))]
+    pub addr: AdminAddr,
+}
+
+/// The health answers of the public listener.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Health {
+    /// What the answer depends on: `simple` answers 200 until a stop is requested.
+    #[schemars(extend("x-env" = ["GIZMO_HEALTH_CHECK_TYPE"]))]
+    pub kind: HealthKind,
+    /// Where it is answered; both `/healthz` and `/status.txt` when not set.
+    #[schemars(extend("x-env" = ["GIZMO_HEALTH_CHECK_PATH"]))]
+    pub path: Option<String>,
+}
+
+/// What the public health answer depends on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthKind {
+    /// 200 until a stop is requested.
+    #[default]
+    Simple,
+}
+
+/// The metrics page of the admin listener.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// Where the page is.
+    #[schemars(extend("x-env" = ["METRICS_PATH"]))]
+    pub path: String,
+}
+
+/// How the process stops.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shutdown {
+    /// How long stopping may take in all. Kubernetes kills after 30 s unless told otherwise.
+    #[schemars(extend("x-env" = ["GIZMO_SHUTDOWN_TIMEOUT"]))]
+    pub budget: Duration,
+    /// How long to go on serving while health already says no, so that load balancers notice: `auto` is 5 s under
+    /// Kubernetes, else nothing.
+    pub lame_duck: LameDuck,
+    /// How long an idle connection may still begin one last request once draining has begun.
+    pub last_call: Duration,
+}
+
+/// The async runtime.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Runtime {
+    /// Threads that run handlers; as many as the cgroup grants cores when not set.
+    #[schemars(extend("x-env" = ["GIZMO_GOMAXPROCS", "GIZMO_SERVER_GOMAXPROCS"]))]
+    pub worker_threads: Option<NonZeroU32>,
+}
+
+/// The admin listener's address, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct AdminAddr(pub Option<SocketAddr>);
+
+/// A duration, or `auto`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LameDuck(pub Option<Duration>);
+
+impl LameDuck {
+    /// The time to wait; `auto` looks whether the process runs under Kubernetes.
+    pub fn get(self) -> std::time::Duration {
+        match self.0 {
+            Some(duration) => duration.get(),
+            None if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() => std::time::Duration::from_secs(5),
+            None => std::time::Duration::ZERO,
+        }
+    }
+}
+
+impl Check for Config {
+    fn check(&self, report: &mut Report) {
+        let lame_duck = self.shutdown.lame_duck.get();
+        let (budget, request) = (self.shutdown.budget.get(), self.http.request_timeout.get());
+        match budget.checked_sub(lame_duck) {
+            Some(left) if request <= left => {}
+            Some(left) => report.fault(
+                "http.request_timeout",
+                format!("a request may take {request:?}, but a shutdown leaves only {left:?} (shutdown.budget − shutdown.lame_duck) and would cut it off"),
+                format!("set it to {left:?} or less, or raise shutdown.budget (and Kubernetes' terminationGracePeriodSeconds with it)"),
+            ),
+            None => report.fault(
+                "shutdown.lame_duck",
+                format!("{lame_duck:?} is longer than shutdown.budget, {budget:?}"),
+                "raise shutdown.budget or shorten the lame duck",
+            ),
+        }
+        for (key, timeout) in [
+            ("http.first_byte_timeout", self.http.first_byte_timeout),
+            ("http.header_timeout", self.http.header_timeout),
+            ("http.body_timeout", self.http.body_timeout),
+            ("http.request_timeout", self.http.request_timeout),
+            ("http.idle_timeout", self.http.idle_timeout),
+            ("shutdown.budget", self.shutdown.budget),
+        ] {
+            if timeout.get().is_zero() {
+                report.fault(key, "would be over at once", "use a duration above 0s");
+            }
+        }
+        if self.http.max_header_bytes.get() < 8 * 1024 {
+            report.fault("http.max_header_bytes", "is less than ordinary requests need", "use 8KiB or more");
+        }
+        for (key, path) in [("health.path", self.health.path.as_deref()), ("metrics.path", Some(&*self.metrics.path))] {
+            if path.is_some_and(|path| !path.starts_with('/') || path.contains(['{', '}', '?', '#', ' '])) {
+                report.fault(key, "is not a plain path", "use a path such as /healthz");
+            }
+        }
+        if let Some(admin) = self.admin.addr.0
+            && admin.port() != 0
+            && admin == self.http.addr
+        {
+            report.fault("admin.addr", "is the same address as http.addr", "use another port, or `off`");
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            addr: SocketAddr::from(([0, 0, 0, 0], 8080)),
+            max_connections: 10_000,
+            max_in_flight: 2048,
+            first_byte_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(15),
+            request_timeout: Duration::from_secs(15),
+            idle_timeout: Duration::from_secs(75),
+            max_header_bytes: ByteSize::kib(64),
+            max_body: ByteSize::mib(2),
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { addr: AdminAddr(Some(SocketAddr::from(([127, 0, 0, 1], 9901)))) }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { path: "/metrics".to_owned() }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { budget: Duration::from_secs(28), lame_duck: LameDuck(None), last_call: Duration::from_secs(1) }
+    }
+}
+
+impl TryFrom<String> for AdminAddr {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let addr = text.parse().map_err(|_| "expected `off` or an address such as `127.0.0.1:9901`".to_owned())?;
+        Ok(Self(Some(addr)))
+    }
+}
+
+impl From<AdminAddr> for String {
+    fn from(addr: AdminAddr) -> Self {
+        addr.0.map_or_else(|| "off".to_owned(), |addr| addr.to_string())
+    }
+}
+
+impl TryFrom<String> for LameDuck {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if text == "auto" {
+            return Ok(Self(None));
+        }
+        let duration = text.parse().map_err(|_| "expected `auto` or a duration such as `5s`".to_owned())?;
+        Ok(Self(Some(duration)))
+    }
+}
+
+impl From<LameDuck> for String {
+    fn from(lame_duck: LameDuck) -> Self {
+        lame_duck.0.map_or_else(|| "auto".to_owned(), |duration| duration.to_string())
+    }
+}
+
+/// Both are strings in a schema; what they hold is checked when they are read.
+macro_rules! string_schema {
+    ($type:ty, $name:literal, $description:literal) => {
+        impl JsonSchema for $type {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                $name.into()
+            }
+            fn inline_schema() -> bool {
+                true
+            }
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "type": "string", "description": $description })
+            }
+        }
+    };
+}
+
+string_schema!(AdminAddr, "AdminAddr", "An address such as `127.0.0.1:9901`, or `off`.");
+string_schema!(LameDuck, "LameDuck", "A duration such as `5s`, or `auto`.");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(change: impl FnOnce(&mut Config)) -> Vec<String> {
+        let mut config = Config::default();
+        config.shutdown.lame_duck = LameDuck(Some(Duration::from_secs(5)));
+        change(&mut config);
+        Report::of(&config).into_iter().map(|problem| problem.key).collect()
+    }
+
+    #[test]
+    fn the_defaults_go_together() {
+        assert!(faults(|_| {}).is_empty());
+    }
+
+    #[test]
+    fn a_request_that_a_shutdown_would_cut_off_is_refused() {
+        assert_eq!(faults(|config| config.http.request_timeout = Duration::from_secs(24)), ["http.request_timeout"]);
+        assert!(faults(|config| config.http.request_timeout = Duration::from_secs(23)).is_empty());
+        assert_eq!(
+            faults(|config| config.shutdown.lame_duck = LameDuck(Some(Duration::from_secs(29)))),
+            ["shutdown.lame_duck"]
+        );
+    }
+
+    #[test]
+    fn senseless_limits_are_refused() {
+        assert_eq!(faults(|config| config.http.idle_timeout = Duration::from_secs(0)), ["http.idle_timeout"]);
+        assert_eq!(faults(|config| config.http.max_header_bytes = ByteSize::kib(1)), ["http.max_header_bytes"]);
+        assert_eq!(faults(|config| config.health.path = Some("healthz".to_owned())), ["health.path"]);
+    }
+
+    #[test]
+    fn off_and_auto_are_read_and_written() {
+        for text in ["off", "127.0.0.1:9901"] {
+            assert_eq!(String::from(AdminAddr::try_from(text.to_owned()).unwrap()), text);
+        }
+        for text in ["auto", "5s"] {
+            assert_eq!(String::from(LameDuck::try_from(text.to_owned()).unwrap()), text);
+        }
+        assert!(AdminAddr::try_from("of".to_owned()).is_err());
+        assert!(LameDuck::try_from("5".to_owned()).is_err());
+    }
+}

@@ -1,0 +1,30 @@
+//! What happens to one request between hyper and the handler.
+//!
+//! One service does what a tower of layers usually does: it counts the request, finds its route, gives it an id and
+//! a trace, arms the timeout, catches panics, and settles all of it in one [`Record`](record::Record) when the
+//! response has ended or was dropped.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `dispatch.rs` | everything that requests of one listener share |
+//! | `service.rs` | one request: from hyper's call to the response's head |
+//! | `record.rs` | what is remembered of a request, and settled once |
+//! | `request_body.rs` | the body going in: its limit and its deadline |
+//! | `response_body.rs` | the body going out: panics, timeouts, the end of event streams |
+//! | `routes.rs` | the route templates, and what is known of each |
+//! | `request_id.rs` | `x-request-id` |
+//! | `access.rs` | the access log's line |
+
+mod access;
+mod dispatch;
+mod record;
+mod request_body;
+mod request_id;
+mod response_body;
+mod routes;
+mod service;
+
+pub(crate) use access::AccessLog;
+pub(crate) use dispatch::{Aborted, Dispatch, Settings};
+pub(crate) use routes::{Routes, templates};
+pub(crate) use service::RequestService;

@@ -1,0 +1,241 @@
+//! One request: from hyper's call to the response's head.
+
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::response::IntoResponse;
+use axum::routing::future::RouteFuture;
+use bytes::Bytes;
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, UPGRADE, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use mainspring_daemon::BoxError;
+use mainspring_observe::correlation::{self, Correlation};
+use mainspring_observe::panics;
+use mainspring_observe::trace::TraceContext;
+use mainspring_web::Problem;
+use tokio::time::{Instant, Sleep};
+use tower::Service;
+
+use super::record::{Line, Outcome, Record};
+use super::request_body::{Intake, RequestBody};
+use super::response_body::ResponseBody;
+use super::{Dispatch, request_id};
+use crate::metrics::method_index;
+use crate::serve::{Conn, Protocol};
+
+/// Answers the requests of one connection.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestService {
+    dispatch: Arc<Dispatch>,
+    conn: Option<Arc<Conn>>,
+}
+
+/// The answer to one request, on its way.
+#[derive(Debug)]
+pub(crate) struct RequestFuture {
+    work: Work,
+    request_id: Option<HeaderValue>,
+    record: Option<Box<Record>>,
+    /// Armed when the handler first keeps us waiting, unless the route is exempt.
+    timeout: Option<Pin<Box<Sleep>>>,
+    head_only: bool,
+}
+
+enum Work {
+    /// The answer is known without asking the handler.
+    Answered(Option<Response<Body>>),
+    Handling(RouteFuture<Infallible>),
+}
+
+impl RequestService {
+    pub(crate) fn new(dispatch: Arc<Dispatch>, conn: Arc<Conn>) -> Self {
+        Self { dispatch, conn: Some(conn) }
+    }
+
+    /// A service without a connection, for requests that are made in this process.
+    pub(crate) fn detached(dispatch: Arc<Dispatch>) -> Self {
+        Self { dispatch, conn: None }
+    }
+
+    /// Begins a request.
+    pub(crate) fn handle<B>(&self, request: Request<B>) -> RequestFuture
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let dispatch = &self.dispatch;
+        if let Some(conn) = &self.conn {
+            conn.request_begun();
+        }
+        let has_room = dispatch.enter();
+        let (mut head, body) = request.into_parts();
+        let (id, request_id) = request_id::of(&head.headers);
+        let received = head.headers.get("traceparent").and_then(|value| TraceContext::parse(value.as_bytes()));
+        let trace = received.map_or_else(TraceContext::new, |received| received.child());
+        let length = content_length(&head.headers);
+        let intake = (!body.is_end_stream()).then(Arc::<Intake>::default);
+        let record = Box::new(Record {
+            dispatch: Arc::clone(dispatch),
+            conn: self.conn.clone(),
+            route: dispatch.routes.find(head.uri.path()),
+            method: method_index(&head.method),
+            started: Instant::now(),
+            correlation: Correlation { trace: Some(trace), request_id: Some(id) },
+            status: 0,
+            outcome: None,
+            bytes_out: 0,
+            intake: intake.clone(),
+            line: dispatch.access.is_some().then(|| Line {
+                uri: head.uri.clone(),
+                version: head.version,
+                user_agent: head.headers.get(USER_AGENT).cloned(),
+            }),
+        });
+        let head_only = head.method == Method::HEAD;
+        let place = record.route;
+        let work = if !has_room && !dispatch.routes.get(place).vital {
+            let problem = Problem::unavailable("max_in_flight has been reached", Duration::from_secs(1));
+            Work::Answered(Some(problem.into_response()))
+        } else if length.is_some_and(|length| length > dispatch.settings.max_body) {
+            Work::Answered(Some(Problem::payload_too_large(dispatch.settings.max_body).into_response()))
+        } else {
+            if let Some(conn) = &self.conn {
+                head.extensions.insert(ConnectInfo(conn.peer));
+            }
+            let body = match intake {
+                Some(intake) => {
+                    let settings = &dispatch.settings;
+                    Body::new(RequestBody::new(body, settings.max_body, settings.body_timeout, intake))
+                }
+                None => Body::empty(),
+            };
+            Work::Handling(dispatch.router.clone().call(Request::from_parts(head, body)))
+        };
+        RequestFuture { work, request_id: Some(request_id), record: Some(record), timeout: None, head_only }
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for RequestService {
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = RequestFuture;
+
+    fn call(&self, request: Request<Incoming>) -> RequestFuture {
+        self.handle(request)
+    }
+}
+
+impl Future for RequestFuture {
+    type Output = Result<Response<ResponseBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let Some(record) = &mut this.record else { return Poll::Pending };
+        let handler = match &mut this.work {
+            Work::Answered(response) => {
+                let response = response.take().unwrap_or_default();
+                return Poll::Ready(Ok(this.answer(response)));
+            }
+            Work::Handling(handler) => handler,
+        };
+        let polled =
+            correlation::with(&record.correlation, || catch_unwind(AssertUnwindSafe(|| Pin::new(handler).poll(cx))));
+        let response = match polled {
+            Ok(Poll::Ready(Ok(response))) => response,
+            Ok(Poll::Pending) => {
+                let Some(limit) = record.route().timeout else { return Poll::Pending };
+                let started = record.started;
+                let timeout = this.timeout.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(started + limit)));
+                if timeout.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                record.outcome = Some(Outcome::Timeout);
+                Problem::gateway_timeout(limit).into_response()
+            }
+            // The hook has logged it, with its place and this request's id.
+            Err(_) => {
+                panics::count("handler");
+                record.outcome = Some(Outcome::Panic);
+                Problem::internal().into_response()
+            }
+        };
+        // The handler ends before its answer is sent: what it held is free, and after a panic it must not run again.
+        this.work = Work::Answered(None);
+        Poll::Ready(Ok(this.answer(response)))
+    }
+}
+
+impl RequestFuture {
+    /// Finishes the response's head and hands the record on to its body.
+    fn answer(&mut self, response: Response<Body>) -> Response<ResponseBody> {
+        let Some(mut record) = self.record.take() else { unreachable!("a request is answered once") };
+        let (mut head, body) = as_problem(response, &record).into_parts();
+        record.status = head.status.as_u16();
+        if let Some(id) = self.request_id.take() {
+            head.headers.insert(request_id::X_REQUEST_ID, id);
+        }
+        let mut silent = self.head_only || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if let Some(conn) = &record.conn {
+            if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                silent = true;
+                conn.upgraded(
+                    head.headers.get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket")),
+                );
+            } else if conn.protocol() == Protocol::Http1 && record.dispatch.is_leaving() {
+                head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+        }
+        let endless = is_event_stream(&head.headers);
+        Response::from_parts(head, ResponseBody::new(body, record, endless, silent))
+    }
+}
+
+/// Says in the kit's own words what axum says in plain text, or without any: no such route, wrong method, and a body
+/// that broke a limit under an extractor which does not know the limit.
+fn as_problem(response: Response<Body>, record: &Record) -> Response<Body> {
+    let headers = response.headers();
+    let unsaid = headers.get(CONTENT_TYPE).is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    let settings = &record.dispatch.settings;
+    let problem = match response.status() {
+        StatusCode::NOT_FOUND if record.route == 0 && http_body::Body::is_end_stream(response.body()) => {
+            Problem::new(StatusCode::NOT_FOUND).detail("no route has this path")
+        }
+        StatusCode::METHOD_NOT_ALLOWED if unsaid => match headers.get(ALLOW) {
+            Some(allow) => Problem::new(StatusCode::METHOD_NOT_ALLOWED)
+                .detail(format!("this route answers {}", String::from_utf8_lossy(allow.as_bytes())))
+                .header(ALLOW, allow.clone()),
+            None => return response,
+        },
+        StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE if unsaid => match &record.intake {
+            Some(intake) if intake.was_too_large() => Problem::payload_too_large(settings.max_body),
+            Some(intake) if intake.was_too_late() => Problem::request_timeout(settings.body_timeout),
+            _ => return response,
+        },
+        _ => return response,
+    };
+    problem.into_response()
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+}
+
+impl std::fmt::Debug for Work {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Answered(_) => "Answered",
+            Self::Handling(_) => "Handling",
+        })
+    }
+}

@@ -1,0 +1,128 @@
+//! What one server counts. Handles are made when the router is built, so that a request looks nothing up.
+
+use std::fmt;
+use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, OnceLock};
+
+use mainspring_observe::metrics::{DURATION_BUCKETS, Registry};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+
+/// The metrics of one server, in a registry of its own: two servers in one process do not mix.
+pub(crate) struct ServerMetrics {
+    pub(crate) registry: Registry,
+    pub(crate) active: Gauge<i64, AtomicI64>,
+    pub(crate) connections: Gauge<i64, AtomicI64>,
+    pub(crate) components: Family<ComponentLabels, Gauge>,
+    duration: Family<RequestLabels, Histogram, fn() -> Histogram>,
+    rejected: Family<ReasonLabels, Counter>,
+}
+
+/// The histograms of one route, by method and status.
+#[derive(Debug)]
+pub(crate) struct RouteMetrics {
+    route: Arc<str>,
+    cells: Vec<OnceLock<Histogram>>,
+}
+
+/// The label of a daemon.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct ComponentLabels {
+    pub(crate) name: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RequestLabels {
+    http_request_method: &'static str,
+    http_route: String,
+    http_response_status_code: u16,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+/// Methods as labels; the last stands for all others.
+pub(crate) const METHODS: [&str; 10] =
+    ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE", "_OTHER"];
+
+/// Statuses that have a place of their own in [`RouteMetrics`]; others are looked up.
+const STATUSES: [u16; 26] = [
+    200, 201, 202, 204, 206, 301, 302, 303, 304, 307, 400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 499, 500,
+    502, 503, 504,
+];
+
+impl ServerMetrics {
+    pub(crate) fn new() -> Self {
+        let this = Self {
+            registry: Registry::new(),
+            active: Gauge::default(),
+            connections: Gauge::default(),
+            components: Family::default(),
+            duration: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
+            rejected: Family::default(),
+        };
+        let registry = &this.registry;
+        registry.register(
+            "http_server_request_duration_seconds",
+            "Time from a request's head to the end of its response",
+            this.duration.clone(),
+        );
+        registry.register("http_server_active_requests", "Requests in progress", this.active.clone());
+        registry.register("http_server_connections", "Open connections", this.connections.clone());
+        registry.register(
+            "http_server_connections_rejected",
+            "Connections that were refused or closed for breaking a limit",
+            this.rejected.clone(),
+        );
+        registry.register("component_up", "Whether a daemon is running", this.components.clone());
+        this
+    }
+
+    /// Counts a connection that was turned away.
+    pub(crate) fn rejected(&self, reason: &'static str) {
+        self.rejected.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// Counts a request.
+    pub(crate) fn observe(&self, route: &RouteMetrics, method: usize, status: u16, seconds: f64) {
+        match STATUSES.iter().position(|known| *known == status) {
+            Some(column) => {
+                let cell = &route.cells[method * STATUSES.len() + column];
+                cell.get_or_init(|| self.histogram(route, method, status)).observe(seconds);
+            }
+            None => self.histogram(route, method, status).observe(seconds),
+        }
+    }
+
+    fn histogram(&self, route: &RouteMetrics, method: usize, status: u16) -> Histogram {
+        let labels = RequestLabels {
+            http_request_method: METHODS[method],
+            http_route: (*route.route).to_owned(),
+            http_response_status_code: status,
+        };
+        self.duration.get_or_create_owned(&labels)
+    }
+}
+
+impl RouteMetrics {
+    pub(crate) fn new(route: Arc<str>) -> Self {
+        Self { route, cells: (0..METHODS.len() * STATUSES.len()).map(|_| OnceLock::new()).collect() }
+    }
+}
+
+/// The place of a method in [`METHODS`].
+pub(crate) fn method_index(method: &http::Method) -> usize {
+    let name = method.as_str();
+    METHODS.iter().position(|known| *known == name).unwrap_or(METHODS.len() - 1)
+}
+
+impl fmt::Debug for ServerMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerMetrics").finish_non_exhaustive()
+    }
+}

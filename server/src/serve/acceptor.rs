@@ -1,0 +1,145 @@
+//! Takes connections off a listening socket.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::io::Io;
+use super::{Connections, LeftOver, connection};
+use crate::http::Dispatch;
+
+/// A listening socket, its connections, and the tasks that serve them.
+///
+/// The acceptor owns every connection task: dropping it ends them.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    listener: Option<TcpListener>,
+    connections: Arc<Connections>,
+    dispatch: Arc<Dispatch>,
+    tasks: JoinSet<()>,
+    trouble: Trouble,
+}
+
+/// Errors of `accept`, which must neither spin nor flood the log.
+#[derive(Debug)]
+struct Trouble {
+    pause: Duration,
+    logged: Option<Instant>,
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const LOG_EVERY: Duration = Duration::from_secs(10);
+/// How long aborted tasks may take to notice.
+const ABORT_GRACE: Duration = Duration::from_millis(100);
+
+impl Acceptor {
+    /// Wraps a bound socket. Must be called on the runtime that will serve it.
+    pub(crate) fn new(
+        listener: std::net::TcpListener,
+        connections: Arc<Connections>,
+        dispatch: Arc<Dispatch>,
+    ) -> io::Result<Self> {
+        let listener = Some(TcpListener::from_std(listener)?);
+        let mut tasks = JoinSet::new();
+        let ticking = Arc::clone(&connections);
+        tasks.spawn(async move { ticking.tick().await });
+        Ok(Self { listener, connections, dispatch, tasks, trouble: Trouble { pause: FIRST_PAUSE, logged: None } })
+    }
+
+    /// Accepts and serves, for ever. Cancel-safe: what was accepted is served on.
+    pub(crate) async fn accept(&mut self) {
+        loop {
+            let Some(listener) = &self.listener else { return std::future::pending().await };
+            match listener.accept().await {
+                Ok((stream, peer)) => self.serve(stream, peer),
+                Err(error) => self.trouble.pause(&error).await,
+            }
+            // Finished connections are joined here, one or two for each that comes.
+            while self.tasks.try_join_next().is_some() {}
+        }
+    }
+
+    /// Serves what the kernel has accepted already, then closes the listening socket.
+    pub(crate) fn stop_accepting(&mut self) {
+        let Some(listener) = self.listener.take() else { return };
+        while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+            self.serve(stream, peer);
+        }
+    }
+
+    /// Asks all connections to end, and waits until they have. Cancel-safe.
+    pub(crate) async fn drain(&mut self) {
+        self.connections.drain();
+        self.connections.emptied().await;
+    }
+
+    /// Ends what is left, and names it.
+    pub(crate) async fn abort(&mut self) -> Vec<LeftOver> {
+        let left = self.connections.abort();
+        let _ = tokio::time::timeout(ABORT_GRACE, self.connections.emptied()).await;
+        self.tasks.abort_all();
+        left
+    }
+
+    fn serve(&mut self, stream: TcpStream, peer: SocketAddr) {
+        self.trouble.pause = FIRST_PAUSE;
+        // Small answers must not wait for the peer's delayed acknowledgement. A socket that refuses is dead already.
+        let _ = stream.set_nodelay(true);
+        match self.connections.open(peer) {
+            Some(conn) => {
+                let io = Io::new(stream, Arc::clone(&conn), Arc::clone(&self.connections));
+                self.tasks.spawn(connection::serve(io, conn, Arc::clone(&self.dispatch)));
+            }
+            None => {
+                self.dispatch.metrics().rejected("cap");
+                let _ = stream.try_write(TOO_MANY);
+            }
+        }
+    }
+}
+
+impl Trouble {
+    async fn pause(&mut self, error: &io::Error) {
+        // These concern one connection that is gone already, not the socket.
+        if matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+        ) {
+            return;
+        }
+        if self.logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
+            self.logged = Some(Instant::now());
+            tracing::error!(%error, "cannot accept connections; trying again");
+        }
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    connection: close\r\n\
+    retry-after: 1\r\n\
+    content-type: application/problem+json\r\n\
+    content-length: 110\r\n\
+    \r\n\
+    {\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\
+    \"detail\":\"max_connections has been reached\"}\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refusal_states_its_length() {
+        let text = std::str::from_utf8(TOO_MANY).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
+    }
+}

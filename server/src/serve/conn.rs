@@ -1,0 +1,273 @@
+//! What is known of one connection, shared between its task, its requests and the tick.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::Waker;
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+use tokio::time::Instant;
+
+use super::connections::Clock;
+use super::{Limits, goodbye::Goodbye};
+
+/// A connection. Its task and its socket update it with plain stores; the tick reads it and gives orders.
+///
+/// Deadlines are coarse, in ticks of the shared [`Clock`], because a timer for each request costs a tenth of the
+/// request. They are never early, and late by at most two ticks.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(super) id: u64,
+    pub(crate) peer: SocketAddr,
+    pub(crate) opened: Instant,
+    pub(super) limits: Arc<Limits>,
+    clock: Arc<Clock>,
+    protocol: AtomicU8,
+    stage: AtomicU8,
+    /// When the stage must be over; `NEVER` while nothing is expected of the peer.
+    deadline: AtomicU64,
+    /// When a peer that does not read must have read something.
+    write_deadline: AtomicU64,
+    /// Requests that were begun and not settled. More than one only on HTTP/2.
+    active: AtomicU32,
+    order: AtomicU8,
+    draining: AtomicBool,
+    /// The connection's task. Its waker never changes, so it is stored once.
+    task: OnceLock<Waker>,
+    /// Who reads and who writes an upgraded connection: tasks that are not ours.
+    pub(super) reader: AtomicWaker,
+    pub(super) writer: AtomicWaker,
+    pub(super) goodbye: OnceLock<Goodbye>,
+}
+
+/// What the connection is waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Stage {
+    /// It has sent nothing yet.
+    FirstByte,
+    /// It has begun a request head, or the HTTP/2 preface.
+    Head,
+    /// A request is being handled or answered.
+    Busy,
+    /// Between requests.
+    Idle,
+    /// It is a WebSocket, or another protocol, now.
+    Upgraded,
+}
+
+/// What the connection's task is told. Orders only ever grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(super) enum Order {
+    Serve,
+    /// Finish what is open, begin nothing new (GOAWAY).
+    Drain,
+    /// End now; nothing is in progress, or the peer broke a deadline.
+    Close,
+    /// End now, whatever is in progress.
+    Abort,
+}
+
+/// What the bytes turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Protocol {
+    Unknown,
+    Http1,
+    Http2,
+}
+
+pub(super) const NEVER: u64 = u64::MAX;
+
+impl Conn {
+    pub(super) fn new(id: u64, peer: SocketAddr, limits: Arc<Limits>, clock: Arc<Clock>) -> Self {
+        let deadline = clock.after(limits.first_byte_timeout);
+        Self {
+            id,
+            peer,
+            opened: Instant::now(),
+            limits,
+            clock,
+            protocol: AtomicU8::new(Protocol::Unknown as u8),
+            stage: AtomicU8::new(Stage::FirstByte as u8),
+            deadline: AtomicU64::new(deadline),
+            write_deadline: AtomicU64::new(NEVER),
+            active: AtomicU32::new(0),
+            order: AtomicU8::new(Order::Serve as u8),
+            draining: AtomicBool::new(false),
+            task: OnceLock::new(),
+            reader: AtomicWaker::new(),
+            writer: AtomicWaker::new(),
+            goodbye: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn protocol(&self) -> Protocol {
+        match self.protocol.load(Ordering::Relaxed) {
+            1 => Protocol::Http1,
+            2 => Protocol::Http2,
+            _ => Protocol::Unknown,
+        }
+    }
+
+    pub(crate) fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::Relaxed) {
+            0 => Stage::FirstByte,
+            1 => Stage::Head,
+            2 => Stage::Busy,
+            3 => Stage::Idle,
+            _ => Stage::Upgraded,
+        }
+    }
+
+    /// A request head has arrived.
+    pub(crate) fn request_begun(&self) {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        self.enter(Stage::Busy, NEVER);
+    }
+
+    /// A request was answered to its end, or given up.
+    pub(crate) fn request_ended(&self) {
+        if self.active.fetch_sub(1, Ordering::Relaxed) == 1 && self.stage() == Stage::Busy {
+            self.enter(Stage::Idle, self.idle_deadline());
+        }
+    }
+
+    /// The response turned the connection over to another protocol.
+    pub(crate) fn upgraded(&self, websocket: bool) {
+        if websocket {
+            let _ = self.goodbye.set(Goodbye::default());
+        }
+        self.enter(Stage::Upgraded, NEVER);
+        if self.draining.load(Ordering::Relaxed) {
+            self.begin_drain();
+        }
+    }
+
+    /// Bytes have arrived.
+    pub(super) fn heard(&self) {
+        match self.stage() {
+            Stage::FirstByte | Stage::Idle if self.protocol() != Protocol::Http2 => {
+                self.enter(Stage::Head, self.clock.after(self.limits.header_timeout));
+            }
+            _ => {}
+        }
+    }
+
+    /// The HTTP version is known.
+    pub(super) fn speaks(&self, protocol: Protocol) {
+        self.protocol.store(protocol as u8, Ordering::Relaxed);
+        if protocol == Protocol::Http2 {
+            self.enter(Stage::Idle, self.idle_deadline());
+        }
+    }
+
+    /// The peer does not take what we write.
+    pub(super) fn write_stalled(&self) {
+        if self.write_deadline.load(Ordering::Relaxed) == NEVER {
+            self.write_deadline.store(self.clock.after(self.limits.idle_timeout), Ordering::Relaxed);
+        }
+    }
+
+    /// The peer took something.
+    pub(super) fn write_moved(&self) {
+        if self.write_deadline.load(Ordering::Relaxed) != NEVER {
+            self.write_deadline.store(NEVER, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a deadline has passed at `now`.
+    pub(super) fn is_late(&self, now: u64) -> bool {
+        self.deadline.load(Ordering::Relaxed) <= now || self.write_deadline.load(Ordering::Relaxed) <= now
+    }
+
+    /// Whether it is the peer's reading that is late, rather than its writing.
+    pub(super) fn is_write_late(&self, now: u64) -> bool {
+        self.write_deadline.load(Ordering::Relaxed) <= now
+    }
+
+    /// Gives a connection with nothing in progress its last call: one more request is answered, with
+    /// `connection: close`, and then it ends. On HTTP/2 a GOAWAY says the same; a WebSocket is closed with 1001.
+    pub(super) fn begin_drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        match self.stage() {
+            Stage::FirstByte | Stage::Idle => {
+                self.deadline.fetch_min(self.clock.after(self.limits.last_call), Ordering::Relaxed);
+            }
+            Stage::Upgraded => {
+                if let Some(goodbye) = self.goodbye.get() {
+                    goodbye.say();
+                    self.reader.wake();
+                    self.writer.wake();
+                }
+            }
+            Stage::Head | Stage::Busy => {}
+        }
+        if self.protocol() == Protocol::Http2 {
+            self.give(Order::Drain);
+        }
+    }
+
+    /// Closes an HTTP/2 connection gently first, everything else at once.
+    pub(super) fn expire(&self, now: u64) {
+        if self.protocol() == Protocol::Http2 && self.order() < Order::Drain && !self.is_write_late(now) {
+            self.deadline.store(self.clock.after(Duration::from_secs(1)), Ordering::Relaxed);
+            self.give(Order::Drain);
+        } else {
+            self.deadline.store(NEVER, Ordering::Relaxed);
+            self.write_deadline.store(NEVER, Ordering::Relaxed);
+            self.give(Order::Close);
+        }
+    }
+
+    pub(super) fn give(&self, order: Order) {
+        self.order.fetch_max(order as u8, Ordering::Release);
+        if let Some(task) = self.task.get() {
+            task.wake_by_ref();
+        }
+        if order >= Order::Close {
+            self.reader.wake();
+            self.writer.wake();
+        }
+    }
+
+    pub(super) fn order(&self) -> Order {
+        match self.order.load(Ordering::Acquire) {
+            0 => Order::Serve,
+            1 => Order::Drain,
+            2 => Order::Close,
+            _ => Order::Abort,
+        }
+    }
+
+    pub(super) fn runs_on(&self, task: &Waker) {
+        if self.task.get().is_none() {
+            let _ = self.task.set(task.clone());
+        }
+    }
+
+    fn idle_deadline(&self) -> u64 {
+        let draining = self.draining.load(Ordering::Relaxed);
+        self.clock.after(if draining { self.limits.last_call } else { self.limits.idle_timeout })
+    }
+
+    fn enter(&self, stage: Stage, deadline: u64) {
+        self.stage.store(stage as u8, Ordering::Relaxed);
+        self.deadline.store(deadline, Ordering::Relaxed);
+    }
+}
+
+impl Stage {
+    /// What a stop report says the peer was doing.
+    pub(crate) fn describe(self) -> &'static str {
+        match self {
+            Self::FirstByte => "sent nothing",
+            Self::Head => "half a request head",
+            Self::Busy => "request in progress",
+            Self::Idle => "idle",
+            Self::Upgraded => "upgraded",
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Serves one connection: looks at its first bytes, then hands it to hyper's HTTP/1 or HTTP/2.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::task::JoinSet;
+
+use super::conn::{Conn, Order, Protocol, Stage};
+use super::io::Io;
+use crate::http::{Dispatch, RequestService};
+
+/// What every HTTP/2 client sends first (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Serves `io` until the peer leaves, a deadline passes, or the connection is ordered to end.
+///
+/// Cancel-safe: dropping the future closes the socket and settles what was in progress.
+pub(super) async fn serve(mut io: Io, conn: Arc<Conn>, dispatch: Arc<Dispatch>) {
+    let Some(protocol) = tell_protocol(&mut io, &conn).await else { return };
+    // hyper's connection, with its buffers, is made here and not before the first byte: a peer that never speaks
+    // costs little.
+    let service = RequestService::new(dispatch, Arc::clone(&conn));
+    conn.speaks(protocol);
+    match protocol {
+        Protocol::Http2 => serve_http2(io, conn, service).await,
+        _ => serve_http1(io, conn, service).await,
+    }
+}
+
+/// Reads until the bytes are the HTTP/2 preface, or cannot be. `None` when the connection ended before.
+async fn tell_protocol(io: &mut Io, conn: &Conn) -> Option<Protocol> {
+    let mut seen = [0; PREFACE.len()];
+    let mut buf = ReadBuf::new(&mut seen);
+    loop {
+        let before = buf.filled().len();
+        let read = poll_fn(|cx| {
+            conn.runs_on(cx.waker());
+            if conn.order() >= Order::Close {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            Pin::new(&mut *io).poll_read(cx, &mut buf)
+        });
+        let result = read.await;
+        let seen = buf.filled();
+        if result.is_err() || seen.len() == before {
+            if conn.stage() == Stage::Head && conn.order() == Order::Close {
+                io.last_word(REQUEST_TIMEOUT);
+            }
+            return None;
+        }
+        let matches = PREFACE.starts_with(seen);
+        if !matches || seen.len() == PREFACE.len() {
+            io.unread(BytesMut::from(seen).freeze());
+            return Some(if matches { Protocol::Http2 } else { Protocol::Http1 });
+        }
+    }
+}
+
+async fn serve_http1(io: Io, conn: Arc<Conn>, service: RequestService) {
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        // Deadlines are ours: hyper's own timer costs a tenth of a request.
+        .header_read_timeout(None)
+        .max_headers(100)
+        .max_header_size(conn.limits.max_header_bytes);
+    let mut connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
+    let ordered = poll_fn(|cx| {
+        conn.runs_on(cx.waker());
+        if conn.order() >= Order::Close {
+            return Poll::Ready(true);
+        }
+        let ended = ready!(Pin::new(&mut connection).poll(cx));
+        if let Err(error) = ended {
+            tracing::debug!(target: "mainspring::serve", peer = %conn.peer, %error, "connection ended");
+        }
+        Poll::Ready(false)
+    });
+    if ordered.await
+        && conn.stage() == Stage::Head
+        && let Some(parts) = connection.into_parts()
+    {
+        parts.io.inner().last_word(REQUEST_TIMEOUT);
+    }
+}
+
+async fn serve_http2(io: Io, conn: Arc<Conn>, service: RequestService) {
+    let streams = Streams::default();
+    let mut builder = hyper::server::conn::http2::Builder::new(streams.clone());
+    builder
+        .timer(TokioTimer::new())
+        // Set one by one, because a default that was switched off elsewhere has been a vulnerability before.
+        .max_concurrent_streams(100)
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(1024)
+        .max_header_list_size(u32::try_from(conn.limits.max_header_bytes).unwrap_or(u32::MAX))
+        .initial_stream_window_size(64 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(10));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+    let mut drained = false;
+    poll_fn(|cx| {
+        conn.runs_on(cx.waker());
+        match conn.order() {
+            Order::Serve => {}
+            Order::Drain if drained => {}
+            Order::Drain => {
+                drained = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            Order::Close | Order::Abort => return Poll::Ready(()),
+        }
+        if let Err(error) = ready!(connection.as_mut().poll(cx)) {
+            tracing::debug!(target: "mainspring::serve", peer = %conn.peer, %error, "connection ended");
+        }
+        Poll::Ready(())
+    })
+    .await;
+    // Streams that are still running belong to this connection and end with it.
+    streams.abort();
+}
+
+/// Runs the streams of one HTTP/2 connection, and owns them: they never outlive it.
+#[derive(Clone, Debug, Default)]
+struct Streams(Arc<Mutex<JoinSet<()>>>);
+
+impl Streams {
+    fn abort(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    }
+}
+
+impl<F> hyper::rt::Executor<F> for Streams
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while streams.try_join_next().is_some() {}
+        streams.spawn(stream);
+    }
+}
+
+const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
+    connection: close\r\n\
+    content-type: application/problem+json\r\n\
+    content-length: 127\r\n\
+    \r\n\
+    {\"type\":\"about:blank\",\"title\":\"Request Timeout\",\"status\":408,\
+    \"detail\":\"the request head did not arrive within header_timeout\"}\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_states_its_length() {
+        let text = std::str::from_utf8(REQUEST_TIMEOUT).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
+    }
+}

@@ -1,0 +1,169 @@
+//! All connections of a listener: who is there, who is late, and how they are made to leave.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::conn::{Conn, Order, Stage};
+use crate::metrics::ServerMetrics;
+
+/// How long each stage of a connection may last, and how much it may send.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub(crate) max_connections: usize,
+    pub(crate) max_header_bytes: usize,
+    pub(crate) first_byte_timeout: Duration,
+    pub(crate) header_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
+    /// How long an idle connection may still begin one last request once draining has begun.
+    pub(crate) last_call: Duration,
+}
+
+/// The register of connections.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    limits: Arc<Limits>,
+    clock: Arc<Clock>,
+    metrics: Arc<ServerMetrics>,
+    inner: Mutex<Inner>,
+    emptied: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    open: HashMap<u64, Arc<Conn>>,
+    next: u64,
+    /// Under the lock, so that a connection accepted while draining begins cannot be missed.
+    draining: bool,
+}
+
+/// A connection that was still open when the time for draining was over.
+#[derive(Clone, Debug)]
+pub(crate) struct LeftOver {
+    pub(crate) peer: SocketAddr,
+    pub(crate) doing: &'static str,
+    pub(crate) age: Duration,
+}
+
+/// Time in ticks, moved on by one task so that connections need not ask the system.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    start: Instant,
+    now: AtomicU64,
+}
+
+/// How far apart the looks at the deadlines are.
+const TICK: Duration = Duration::from_millis(100);
+/// The same while draining, when the process waits for connections to end.
+const DRAINING_TICK: Duration = Duration::from_millis(10);
+
+impl Connections {
+    pub(crate) fn new(limits: Limits, metrics: Arc<ServerMetrics>) -> Arc<Self> {
+        let clock = Arc::new(Clock { start: Instant::now(), now: AtomicU64::new(0) });
+        Arc::new(Self { limits: Arc::new(limits), clock, metrics, inner: Mutex::default(), emptied: Notify::new() })
+    }
+
+    /// Takes a connection in, or answers `None` at the cap.
+    pub(super) fn open(&self, peer: SocketAddr) -> Option<Arc<Conn>> {
+        let mut inner = self.lock();
+        if inner.open.len() >= self.limits.max_connections {
+            return None;
+        }
+        inner.next += 1;
+        let conn = Arc::new(Conn::new(inner.next, peer, Arc::clone(&self.limits), Arc::clone(&self.clock)));
+        inner.open.insert(conn.id, Arc::clone(&conn));
+        if inner.draining {
+            conn.begin_drain();
+        }
+        self.metrics.connections.set(inner.open.len() as i64);
+        Some(conn)
+    }
+
+    /// Forgets a connection whose socket is closed.
+    pub(super) fn close(&self, conn: &Conn) {
+        let mut inner = self.lock();
+        inner.open.remove(&conn.id);
+        self.metrics.connections.set(inner.open.len() as i64);
+        if inner.open.is_empty() {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    /// Looks at the deadlines, for ever. One task a listener runs it.
+    pub(crate) async fn tick(&self) {
+        loop {
+            let tick = if self.lock().draining { DRAINING_TICK } else { TICK };
+            tokio::time::sleep(tick).await;
+            let now = self.clock.advance();
+            let inner = self.lock();
+            for conn in inner.open.values().filter(|conn| conn.is_late(now)) {
+                let reason = if conn.stage() == Stage::Idle { None } else { Some("timeout") };
+                if let Some(reason) = reason {
+                    self.metrics.rejected(reason);
+                }
+                conn.expire(now);
+            }
+        }
+    }
+
+    /// Asks every connection to end: those with nothing in progress soon, the others when they are done.
+    pub(crate) fn drain(&self) {
+        self.clock.advance();
+        let mut inner = self.lock();
+        inner.draining = true;
+        for conn in inner.open.values() {
+            conn.begin_drain();
+        }
+    }
+
+    /// Waits until no connection is open.
+    pub(crate) async fn emptied(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            tokio::pin!(emptied);
+            // Registered before looking, so that the last one cannot leave in between.
+            emptied.as_mut().enable();
+            if self.lock().open.is_empty() {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// Orders every connection to end at once, and names those that are left.
+    pub(crate) fn abort(&self) -> Vec<LeftOver> {
+        let inner = self.lock();
+        let left = inner.open.values().map(|conn| {
+            conn.give(Order::Abort);
+            LeftOver { peer: conn.peer, doing: conn.stage().describe(), age: conn.opened.elapsed() }
+        });
+        left.collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Clock {
+    /// The tick at which `timeout` from now is certainly over.
+    pub(super) fn after(&self, timeout: Duration) -> u64 {
+        // The last tick may be a tick old: add one, so that no deadline is early.
+        self.now.load(Ordering::Relaxed) + millis(timeout) + millis(TICK)
+    }
+
+    fn advance(&self) -> u64 {
+        let now = millis(self.start.elapsed());
+        self.now.store(now, Ordering::Relaxed);
+        now
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 4)
+}

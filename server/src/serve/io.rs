@@ -1,0 +1,147 @@
+//! The socket as hyper sees it: it reports what moves, and ends when it is told to.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::Connections;
+use super::conn::{Conn, Order, Stage};
+
+/// A socket that belongs to a registered connection. Dropping it closes the socket and signs the connection off,
+/// also after an upgrade, when another task owns it.
+#[derive(Debug)]
+pub(super) struct Io {
+    stream: TcpStream,
+    conn: Arc<Conn>,
+    connections: Arc<Connections>,
+    /// Bytes that were read to tell the protocol, given back before anything else.
+    prefix: Bytes,
+}
+
+impl Io {
+    pub(super) fn new(stream: TcpStream, conn: Arc<Conn>, connections: Arc<Connections>) -> Self {
+        Self { stream, conn, connections, prefix: Bytes::new() }
+    }
+
+    /// Puts bytes back, to be read again.
+    pub(super) fn unread(&mut self, prefix: Bytes) {
+        self.prefix = prefix;
+    }
+
+    /// Writes what fits into the socket's buffer, for a last word to a peer that broke a deadline.
+    pub(super) fn last_word(&self, bytes: &[u8]) {
+        let _ = self.stream.try_write(bytes);
+    }
+
+    /// Whether an upgraded connection, which no task of ours polls, may go on.
+    fn permitted(&self, cx: &Context<'_>, waker: &futures_util::task::AtomicWaker) -> io::Result<()> {
+        if self.conn.stage() == Stage::Upgraded {
+            waker.register(cx.waker());
+            if self.conn.order() >= Order::Close {
+                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server is shutting down"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the WebSocket close frame when it is due and no frame is half written.
+    fn say_goodbye(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(goodbye) = self.conn.goodbye.get() else { return Ok(()) };
+        while let Some(frame) = goodbye.due() {
+            match Pin::new(&mut self.stream).poll_write(cx, frame)? {
+                Poll::Ready(written) => goodbye.sent(written),
+                Poll::Pending => break,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.prefix.has_remaining() {
+            let n = this.prefix.remaining().min(buf.remaining());
+            buf.put_slice(&this.prefix.split_to(n));
+            return Poll::Ready(Ok(()));
+        }
+        this.permitted(cx, &this.conn.reader)?;
+        this.say_goodbye(cx)?;
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            this.conn.heard();
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.permitted(cx, &this.conn.writer)?;
+        this.say_goodbye(cx)?;
+        let allowed = match this.conn.goodbye.get() {
+            // Nothing may follow a close frame: what the handler still says is swallowed.
+            Some(goodbye) if goodbye.is_said() => return Poll::Ready(Ok(buf.len())),
+            Some(goodbye) => goodbye.allowed(buf),
+            None => buf.len(),
+        };
+        let polled = Pin::new(&mut this.stream).poll_write(cx, &buf[..allowed]);
+        match &polled {
+            Poll::Ready(Ok(written)) => {
+                this.conn.write_moved();
+                if let Some(goodbye) = this.conn.goodbye.get() {
+                    goodbye.wrote(&buf[..*written]);
+                    this.say_goodbye(cx)?;
+                }
+            }
+            Poll::Pending => this.conn.write_stalled(),
+            Poll::Ready(Err(_)) => {}
+        }
+        polled
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.conn.goodbye.get().is_some() {
+            let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| &**buf);
+            return self.poll_write(cx, first);
+        }
+        let this = self.get_mut();
+        this.permitted(cx, &this.conn.writer)?;
+        let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        match &polled {
+            Poll::Ready(Ok(_)) => this.conn.write_moved(),
+            Poll::Pending => this.conn.write_stalled(),
+            Poll::Ready(Err(_)) => {}
+        }
+        polled
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        self.connections.close(&self.conn);
+    }
+}

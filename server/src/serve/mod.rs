@@ -1,0 +1,28 @@
+//! The accept loop: from a listening socket to requests, and back to nothing when the process stops.
+//!
+//! It is ours because no stock loop ends: with one client that sent half a request, or nothing at all, the usual
+//! ones wait for ever after a shutdown signal. Here every connection is a task with an owner, every stage of a
+//! connection has a deadline, and what is left at the end of the drain is cut off by name.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `acceptor.rs` | takes connections off the socket, within the cap; stops taking them |
+//! | `connection.rs` | serves one connection: tells HTTP/1 from HTTP/2, hands it to hyper |
+//! | `conn.rs` | what is known of a connection: its peer, stage, deadlines, and the order it was given |
+//! | `connections.rs` | all connections: the tick that enforces deadlines, drain, abort |
+//! | `io.rs` | the socket as hyper sees it |
+//! | `goodbye.rs` | closing a WebSocket properly from below |
+//!
+//! TLS will go between `io.rs` and `connection.rs`: a handshake in the connection's own task, under the first-byte
+//! deadline, whose ALPN answer then replaces the look at the first bytes.
+
+mod acceptor;
+mod conn;
+mod connection;
+mod connections;
+mod goodbye;
+mod io;
+
+pub(crate) use acceptor::Acceptor;
+pub(crate) use conn::{Conn, Protocol};
+pub(crate) use connections::{Connections, LeftOver, Limits};

@@ -1,0 +1,348 @@
+//! Runs daemons: names them, catches their panics, restarts those that may be, and says when a critical one is dead.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::BackoffBuilder;
+use futures_util::FutureExt;
+use mainspring_daemon::{Board, BoxError, BoxFuture, Context, Shutdown, Trigger};
+use mainspring_observe::panics;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::metrics::{ComponentLabels, ServerMetrics};
+
+/// What happens when a daemon fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    restart: Option<Restart>,
+    critical: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Restart {
+    first: Duration,
+    longest: Duration,
+}
+
+/// A named background task.
+pub(crate) struct Daemon {
+    pub(crate) name: &'static str,
+    pub(crate) policy: Policy,
+    pub(crate) start: Start,
+}
+
+/// How a daemon's future is made: once, or as often as it is restarted.
+pub(crate) enum Start {
+    Once(Box<dyn FnOnce(Context) -> BoxFuture<Result<(), BoxError>> + Send>),
+    Again(Box<dyn Fn(Context) -> BoxFuture<Result<(), BoxError>> + Send + Sync>),
+}
+
+/// All daemons of a process. Dropping it ends them.
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    tasks: JoinSet<Ended>,
+    names: Vec<(tokio::task::Id, &'static str)>,
+    trigger: Trigger,
+    shutdown: Shutdown,
+    board: Arc<Board>,
+    metrics: Arc<ServerMetrics>,
+}
+
+/// How a daemon ended for good.
+#[derive(Debug)]
+struct Ended {
+    name: &'static str,
+    critical: bool,
+    failure: Option<String>,
+}
+
+/// A critical daemon that failed for good.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Death {
+    pub(crate) name: &'static str,
+    pub(crate) why: String,
+}
+
+/// A critical daemon may fail this often ...
+const FAILURES: usize = 5;
+/// ... within this time, before it counts as dead. A daemon that ran as long starts over with the shortest pause.
+const WITHIN: Duration = Duration::from_secs(300);
+
+impl Policy {
+    /// Restarted with growing pauses (200 ms to 30 s, with jitter) for as long as the process runs.
+    pub fn restarting() -> Self {
+        let restart = Restart { first: Duration::from_millis(200), longest: Duration::from_secs(30) };
+        Self { restart: Some(restart), critical: false }
+    }
+
+    /// Never restarted. Without it the process goes on.
+    pub fn once() -> Self {
+        Self { restart: None, critical: false }
+    }
+
+    /// The process cannot do without it: it stops in order, with exit code 70, when the daemon fails, or when one
+    /// that is restarted has failed five times in five minutes.
+    pub fn critical(mut self) -> Self {
+        self.critical = true;
+        self
+    }
+
+    /// Sets the shortest and the longest pause before a restart. Without effect on a daemon that is not restarted.
+    pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
+        if self.restart.is_some() {
+            self.restart = Some(Restart { first, longest });
+        }
+        self
+    }
+}
+
+impl Supervisor {
+    /// Makes a supervisor with no daemons yet.
+    pub(crate) fn new(board: Arc<Board>, metrics: Arc<ServerMetrics>) -> Self {
+        let (trigger, shutdown) = Shutdown::channel();
+        Self { tasks: JoinSet::new(), names: Vec::new(), trigger, shutdown, board, metrics }
+    }
+
+    /// What daemons, and event streams, listen to.
+    pub(crate) fn shutdown(&self) -> &Shutdown {
+        &self.shutdown
+    }
+
+    /// Starts a daemon. Its function has been called when this returns, its future has not been polled.
+    pub(crate) fn start(&mut self, daemon: Daemon) {
+        let cx = Context::new(daemon.name, self.shutdown.clone(), Arc::clone(&self.board));
+        let first = match daemon.start {
+            Start::Once(start) => (begin(|| start(cx.clone())), None),
+            Start::Again(start) => (begin(|| start(cx.clone())), Some(start)),
+        };
+        let labels = ComponentLabels { name: daemon.name.to_owned() };
+        let up = self.metrics.components.get_or_create_owned(&labels);
+        up.set(1);
+        let (name, policy) = (daemon.name, daemon.policy);
+        let task = self.tasks.spawn(async move {
+            let failure = supervise(name, policy, first.0, first.1, cx).await;
+            up.set(0);
+            Ended { name, critical: policy.critical, failure }
+        });
+        self.names.push((task.id(), name));
+    }
+
+    /// Waits for the death of a critical daemon. Cancel-safe.
+    pub(crate) async fn death(&mut self) -> Death {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Ok(Ended { name, critical: true, failure: Some(why) })) => return Death { name, why },
+                Some(_) => {}
+                None => return std::future::pending().await,
+            }
+        }
+    }
+
+    /// Asks all daemons to stop and to finish by `deadline`.
+    pub(crate) fn stop(&self, deadline: Instant) {
+        self.trigger.request(deadline);
+    }
+
+    /// Waits until all have ended. Cancel-safe.
+    pub(crate) async fn ended(&mut self) {
+        while self.tasks.join_next().await.is_some() {}
+    }
+
+    /// Drops those that are left, and names them.
+    pub(crate) async fn abort(&mut self) -> Vec<String> {
+        self.tasks.abort_all();
+        let mut aborted = Vec::new();
+        // A task that never yields cannot be dropped; it must not keep the process either.
+        let _ = tokio::time::timeout(Duration::from_millis(100), async {
+            while let Some(ended) = self.tasks.join_next_with_id().await {
+                if let Err(error) = ended
+                    && let Some((_, name)) = self.names.iter().find(|(id, _)| *id == error.id())
+                {
+                    aborted.push((*name).to_owned());
+                }
+            }
+        })
+        .await;
+        aborted
+    }
+}
+
+type Run = BoxFuture<Result<(), BoxError>>;
+type Again = Box<dyn Fn(Context) -> Run + Send + Sync>;
+
+/// Calls a daemon's function; a panic in it becomes a future that fails.
+fn begin(start: impl FnOnce() -> Run) -> Run {
+    match std::panic::catch_unwind(AssertUnwindSafe(start)) {
+        Ok(run) => run,
+        Err(panic) => Box::pin(std::future::ready(Err(died_of(&*panic).into()))),
+    }
+}
+
+/// Runs a daemon to its end. Answers why it failed, if it did.
+async fn supervise(
+    name: &'static str,
+    policy: Policy,
+    first: Run,
+    again: Option<Again>,
+    cx: Context,
+) -> Option<String> {
+    let mut run = first;
+    let mut failures: Vec<Instant> = Vec::new();
+    let mut pauses = None;
+    loop {
+        let began = Instant::now();
+        let result = match AssertUnwindSafe(run).catch_unwind().await {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(panic) => Err(died_of(&*panic)),
+        };
+        let Err(why) = result else {
+            tracing::info!(daemon = name, "daemon finished");
+            return None;
+        };
+        let (Some(restart), Some(again)) = (policy.restart, &again) else {
+            tracing::error!(daemon = name, error = why, critical = policy.critical, "daemon failed");
+            return Some(why);
+        };
+        if cx.shutdown().is_requested() {
+            tracing::error!(daemon = name, error = why, "daemon failed while stopping");
+            return Some(why);
+        }
+        failures.retain(|failure| failure.elapsed() < WITHIN);
+        failures.push(Instant::now());
+        if policy.critical && failures.len() >= FAILURES {
+            tracing::error!(daemon = name, error = why, failures = failures.len(), "daemon failed too often");
+            return Some(why);
+        }
+        if began.elapsed() >= WITHIN {
+            pauses = None;
+        }
+        let pause = pauses.get_or_insert_with(|| restart.pauses()).next().unwrap_or(restart.longest);
+        tracing::error!(
+            daemon = name,
+            error = why,
+            restart_in_ms = pause.as_millis() as u64,
+            "daemon failed; restarting"
+        );
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = cx.shutdown().requested() => return None,
+        }
+        run = begin(|| again(cx.clone()));
+    }
+}
+
+impl Restart {
+    fn pauses(self) -> impl Iterator<Item = Duration> + Send {
+        backon::ExponentialBuilder::default()
+            .with_min_delay(self.first)
+            .with_max_delay(self.longest)
+            .with_factor(2.0)
+            .with_jitter()
+            .without_max_times()
+            .build()
+            .map(move |pause| pause.min(self.longest))
+    }
+}
+
+fn died_of(panic: &(dyn Any + Send)) -> String {
+    panics::count("daemon");
+    format!("panicked: {}", panics::message(panic))
+}
+
+impl std::fmt::Debug for Daemon {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Daemon").field("name", &self.name).field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    fn supervisor() -> Supervisor {
+        Supervisor::new(Arc::default(), Arc::new(ServerMetrics::new()))
+    }
+
+    fn again<Fut>(run: impl Fn(Context) -> Fut + Send + Sync + 'static) -> Start
+    where
+        Fut: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        Start::Again(Box::new(move |cx| Box::pin(run(cx))))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_critical_daemon_that_panics_is_dead() {
+        let mut supervisor = supervisor();
+        let start = Start::Once(Box::new(|_| Box::pin(async { panic!("the sky fell") })));
+        supervisor.start(Daemon { name: "ship", policy: Policy::once().critical(), start });
+        let death = supervisor.death().await;
+        assert_eq!(death, Death { name: "ship", why: "panicked: the sky fell".to_owned() });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_function_that_panics_before_its_future_exists_is_a_failure_too() {
+        let mut supervisor = supervisor();
+        let start = Start::Once(Box::new(|_| panic!("early")));
+        supervisor.start(Daemon { name: "ship", policy: Policy::once().critical(), start });
+        assert_eq!(supervisor.death().await.why, "panicked: early");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_may_be_restarted_is_with_growing_pauses() {
+        let mut supervisor = supervisor();
+        let runs = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&runs);
+        let (done, finished) = tokio::sync::oneshot::channel();
+        let done = std::sync::Mutex::new(Some(done));
+        let start = again(move |_| {
+            let run = counted.fetch_add(1, Ordering::Relaxed);
+            let done = (run == 6).then(|| done.lock().unwrap().take()).flatten();
+            async move {
+                match (run, done) {
+                    (6, Some(done)) => done.send(Instant::now()).map_err(|_| "nobody waits".into()),
+                    (run, _) if run % 2 == 0 => Err("no broker".into()),
+                    _ => panic!("worse"),
+                }
+            }
+        });
+        let began = Instant::now();
+        supervisor.start(Daemon { name: "poll", policy: Policy::restarting(), start });
+        let took = finished.await.unwrap() - began;
+        // 0.2 + 0.4 + ... + 6.4 s, and jitter of at most as much again.
+        assert!(took >= Duration::from_millis(12_600) && took <= Duration::from_millis(25_200), "{took:?}");
+        assert_eq!(runs.load(Ordering::Relaxed), 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_critical_one_that_fails_too_often_is_dead() {
+        let mut supervisor = supervisor();
+        let start = again(|_| async { Err("no broker".into()) });
+        supervisor.start(Daemon { name: "poll", policy: Policy::restarting().critical(), start });
+        assert_eq!(supervisor.death().await.why, "no broker");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_that_do_not_end_are_dropped_and_named() {
+        let mut supervisor = supervisor();
+        for name in ["stuck", "polite"] {
+            let start = Start::Once(Box::new(move |cx| {
+                Box::pin(async move {
+                    cx.shutdown().requested().await;
+                    if name == "stuck" {
+                        std::future::pending::<()>().await;
+                    }
+                    Ok(())
+                })
+            }));
+            supervisor.start(Daemon { name, policy: Policy::once(), start });
+        }
+        supervisor.stop(Instant::now() + Duration::from_secs(5));
+        assert!(tokio::time::timeout(Duration::from_secs(5), supervisor.ended()).await.is_err());
+        assert_eq!(supervisor.abort().await, ["stuck"]);
+    }
+}
