@@ -12,8 +12,9 @@ deps() { cargo tree --locked -p "$1" --all-features --target all -e normal,build
 
 # never CRATE WHY PATTERN: none of CRATE's dependencies matches PATTERN.
 never() {
-    local hits
-    hits=$(deps "$1" | grep -Ex "$3" | paste -sd ' ' || true)
+    local names hits
+    names=$(deps "$1") # on its own, so that a cargo that fails is not taken for a crate without dependencies
+    hits=$(grep -Ex "$3" <<<"$names" | paste -sd ' ' || true)
     [ -z "$hits" ] || breach "$1 depends on $hits: $2"
 }
 
