@@ -1,0 +1,70 @@
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
+
+use crate::finish;
+use crate::path::Path;
+use crate::settle::Settled;
+
+/// A configuration that has been read and checked.
+pub struct Loaded<C> {
+    config: C,
+    /// Real secrets inside: never printed.
+    json: Json,
+    printed: String,
+    settled: Settled,
+    notices: Vec<String>,
+}
+
+impl<C> Loaded<C> {
+    pub(crate) fn new(config: C, json: Json, printed: String, settled: Settled, notices: Vec<String>) -> Self {
+        Self { config, json, printed, settled, notices }
+    }
+
+    /// Returns the configuration.
+    pub fn config(&self) -> &C {
+        &self.config
+    }
+
+    /// Gives the configuration away.
+    pub fn into_config(self) -> C {
+        self.config
+    }
+
+    /// Reads a section by its `x-section` name, from the first place it stands at, with real secrets inside. `None` when
+    /// the configuration has no such section, or it is no `T`.
+    pub fn get<T: DeserializeOwned>(&self, section: &str) -> Option<T> {
+        finish::read(self.place(section)?.get(&self.json)?).ok()
+    }
+
+    /// Returns the dotted path of the first place a section stands at; `-` is the top.
+    pub fn path_of(&self, section: &str) -> Option<String> {
+        self.place(section).map(Path::to_string)
+    }
+
+    /// Returns where the value of a dotted key came from: `config.toml:4`, `env ORDERS_TOPIC`, `default`.
+    pub fn origin(&self, key: &str) -> String {
+        self.settled.origin(&Path::default().join(key))
+    }
+
+    /// Returns what `--print-config` prints: every key, its value and where it came from, secrets as `***`.
+    pub fn printed(&self) -> &str {
+        &self.printed
+    }
+
+    /// Returns what is worth a line in the log at the start: names that were accepted and do nothing, secrets given by
+    /// flag, profiles without a file.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
+    }
+
+    fn place(&self, section: &str) -> Option<&Path> {
+        self.settled.sections.iter().find(|(name, _)| name == section).map(|(_, path)| path)
+    }
+}
+
+impl<C> std::fmt::Debug for Loaded<C> {
+    /// Shows what `--print-config` shows, and nothing of `C` itself.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded").field("printed", &self.printed).field("notices", &self.notices).finish_non_exhaustive()
+    }
+}
