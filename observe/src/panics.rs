@@ -17,7 +17,7 @@ use crate::{correlation, metrics};
 /// Installs the panic hook of this process, in place of the one before. Later calls do nothing.
 ///
 /// The hook writes one line to stderr, in the configured format, before the stack unwinds: the message, and as fields
-/// the location, the thread, the ids of the [correlation](crate::correlation), and the backtrace if `RUST_BACKTRACE`
+/// the location, the thread, the ids of the [`correlation`], and the backtrace if `RUST_BACKTRACE`
 /// asks for one. It takes no lock of the log or of `eprintln!`, so a panic in either is still reported. It does not
 /// count: who catches a panic knows what it cost, and calls [`count`].
 pub fn install() {

@@ -105,6 +105,11 @@ pub fn writer() -> Option<LineWriter> {
     LOG.get()?.0.access().cloned()
 }
 
+/// Waits as [`Guard::flush`] does; at once `true` before [`init`].
+pub fn flush(deadline: Duration) -> bool {
+    LOG.get().is_none_or(|handle| handle.flush(deadline))
+}
+
 /// How lines on stderr should look: as configured, or by stderr itself before [`init`].
 pub(crate) fn style_of_stderr() -> Style {
     match LOG.get() {
