@@ -1,0 +1,118 @@
+//! From URLs to publishers and subscribers.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use futures_util::future::join_all;
+use mainspring_config::Report;
+use tokio::time::Instant;
+
+#[cfg(doc)]
+use crate::ErrorKind;
+use crate::config::{BrokersConfig, PublishConfig};
+use crate::driver::{Opener, Url};
+use crate::publisher::{Publisher, Shared};
+use crate::subscriber::Subscriber;
+use crate::url::nearest;
+use crate::{Error, memory};
+
+/// Schemes that the kit knows, and the cargo feature of `mainspring` that brings each driver.
+const FEATURES: [(&str, &str); 6] =
+    [("kafka", "kafka"), ("sns", "aws"), ("sqs", "aws"), ("gcp", "gcp"), ("http", "http"), ("https", "http")];
+
+/// Opens publishers and subscribers by URL: one driver for each scheme.
+///
+/// It is a value that owns its brokers' state: two `Brokers` in one process share nothing, not even `memory://` topics.
+/// Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Brokers {
+    openers: Arc<BTreeMap<&'static str, Arc<dyn Opener>>>,
+    publish: PublishConfig,
+    opened: Arc<Opened>,
+}
+
+/// The publishers that are alive, for [`Brokers::flush`].
+#[derive(Default)]
+struct Opened(Mutex<Vec<Weak<Shared>>>);
+
+impl Brokers {
+    /// Brokers with the `memory` scheme registered. Fails with [`ErrorKind::Config`] on settings that cannot work.
+    pub fn new(config: &BrokersConfig) -> Result<Self, Error> {
+        if let Some(problem) = Report::of(config).into_iter().next() {
+            let hint = problem.hint.unwrap_or_default();
+            let problem = mainspring_config::Error::one(problem.key, "brokers", problem.what, hint);
+            return Err(Error::config("open", problem));
+        }
+        let brokers = Self { openers: Arc::default(), publish: config.publish.clone(), opened: Arc::default() };
+        Ok(brokers.register("memory", memory::Broker::new(config.memory.clone())))
+    }
+
+    /// Adds the driver of a scheme, or replaces it.
+    pub fn register(mut self, scheme: &'static str, opener: impl Opener) -> Self {
+        Arc::make_mut(&mut self.openers).insert(scheme, Arc::new(opener));
+        self
+    }
+
+    /// Opens a publisher. Options that only concern subscribing, such as `group`, are ignored.
+    ///
+    /// Fails with [`ErrorKind::Config`] when the URL, its scheme or an option is wrong.
+    pub async fn publisher(&self, url: &str) -> Result<Publisher, Error> {
+        let url = Url::parse(url)?;
+        let publisher = Publisher::open(self.opener(&url)?.publisher(&url).await?, &self.publish);
+        let mut opened = self.opened.0.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.retain(|publisher| publisher.strong_count() > 0);
+        opened.push(Arc::downgrade(publisher.shared()));
+        Ok(publisher)
+    }
+
+    /// Opens a subscriber. Messages that are published after this returns are seen by its group.
+    ///
+    /// Fails with [`ErrorKind::Config`] when the URL, its scheme or an option is wrong.
+    pub async fn subscriber(&self, url: &str) -> Result<Subscriber, Error> {
+        let url = Url::parse(url)?;
+        Ok(Subscriber::open(self.opener(&url)?.subscriber(&url).await?, Some(self.clone())))
+    }
+
+    /// Flushes every publisher that was opened here and is alive, all at once, until `deadline`. Answers the first
+    /// error, after all have been tried.
+    pub async fn flush(&self, deadline: Instant) -> Result<(), Error> {
+        let opened: Vec<_> = {
+            let opened = self.opened.0.lock().unwrap_or_else(PoisonError::into_inner);
+            opened.iter().filter_map(Weak::upgrade).collect()
+        };
+        let results = join_all(opened.iter().map(|publisher| publisher.flush(deadline))).await;
+        results.into_iter().collect()
+    }
+
+    /// Whether `other` is a clone of this value.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.opened, &other.opened)
+    }
+
+    fn opener(&self, url: &Url) -> Result<&Arc<dyn Opener>, Error> {
+        let scheme = url.scheme();
+        if let Some(opener) = self.openers.get(scheme) {
+            return Ok(opener);
+        }
+        let registered: Vec<_> = self.openers.keys().copied().collect();
+        let listed = format!("this program knows: {}", registered.join(", "));
+        if let Some((_, feature)) = FEATURES.iter().find(|(known, _)| *known == scheme) {
+            let what = format!("the driver of `{scheme}` is not in this program");
+            let hint = format!("enable the cargo feature `{feature}` of `mainspring`; {listed}");
+            return Err(url.fault(what, hint));
+        }
+        let known = registered.iter().copied().chain(FEATURES.iter().map(|(known, _)| *known));
+        let hint = match nearest(scheme, known) {
+            Some(near) => format!("did you mean `{near}`? {listed}"),
+            None => listed,
+        };
+        Err(url.fault(format!("unknown scheme `{scheme}`"), hint))
+    }
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let opened = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        write!(f, "{} publishers", opened.iter().filter(|publisher| publisher.strong_count() > 0).count())
+    }
+}

@@ -1,0 +1,184 @@
+//! What a broker implements. Applications never see these traits: they hold the concrete
+//! [`Publisher`](crate::Publisher), [`Subscriber`](crate::Subscriber) and [`Delivery`], where windows, limits, metrics,
+//! tracing and what happens on drop are written once.
+
+use std::fmt::Debug;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+pub use crate::confirmation::{Confirmation, Confirmer};
+pub use crate::delivery::{Delivery, Position};
+pub use crate::publisher::Receipt;
+pub use crate::url::Url;
+use crate::{Error, Message};
+
+/// Opens publishers and subscribers for the URLs of one scheme.
+///
+/// # Contract
+/// An option that is not known is a [`Config`](crate::ErrorKind::Config) error: see [`Url::expect_options`]. Options
+/// that only concern subscribing are accepted, and ignored, when publishing, so that one URL serves both.
+#[async_trait]
+pub trait Opener: Debug + Send + Sync + 'static {
+    /// Opens a publisher. Connecting may be left to the first publish.
+    async fn publisher(&self, url: &Url) -> Result<Box<dyn Publisher>, Error>;
+
+    /// Opens a subscriber. Messages published after this returns are seen by its group.
+    async fn subscriber(&self, url: &Url) -> Result<Box<dyn Subscriber>, Error>;
+}
+
+/// Sends messages to one destination.
+#[async_trait]
+pub trait Publisher: Debug + Send + Sync + 'static {
+    /// Publishes one message.
+    ///
+    /// # Contract
+    /// `Ok` means that the broker has the message. It never retries on its own account beyond `deadline`, and answers
+    /// by then; the error says whether retrying may help. When the future is dropped the message may or may not be
+    /// published, and nothing else is disturbed. Limits in [`Capabilities`] have been checked.
+    async fn publish(&self, message: Message, deadline: Instant) -> Result<Receipt, Error>;
+
+    /// Publishes several messages, in order, and answers for each: one result per message, in the same order. One that
+    /// fails does not fail its neighbours. There are never more than [`Limits::batch`] of them.
+    async fn publish_all(&self, batch: Vec<Message>, deadline: Instant) -> Vec<Result<Receipt, Error>> {
+        let mut results = Vec::with_capacity(batch.len());
+        for message in batch {
+            results.push(self.publish(message, deadline).await);
+        }
+        results
+    }
+
+    /// Waits, until `deadline`, for everything that was handed over before the call to be confirmed or given up.
+    async fn flush(&self, deadline: Instant) -> Result<(), Error>;
+
+    /// What the broker can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// What is published to: the labels of metrics.
+    fn endpoint(&self) -> Endpoint;
+}
+
+/// Receives messages from one source.
+#[async_trait]
+pub trait Subscriber: Debug + Send + 'static {
+    /// The next delivery, `None` once closed.
+    ///
+    /// # Contract
+    /// A poll and not a future, so that it is cancel-safe by construction and costs no allocation: what has arrived is
+    /// either handed out or still here. A retryable error means that polling again may help, after a pause that the
+    /// caller chooses; any other error is final.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Delivery>, Error>>;
+
+    /// Stops receiving, gives back what was fetched and not handed out, and sends settlements that are still on their
+    /// way, all until `deadline`. Deliveries that are out stay valid where the broker allows it, else they are lost.
+    async fn close(&mut self, deadline: Instant) -> Result<(), Error>;
+
+    /// What the broker can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// What is received from: the labels of metrics.
+    fn endpoint(&self) -> Endpoint;
+}
+
+/// The loan behind one [`Delivery`].
+///
+/// Settling is synchronous, so that it also works when a delivery is dropped: a driver that needs I/O for it hands the
+/// outcome to its own task or thread, and answers through [`Confirmation::channel`].
+pub trait Lease: Debug + Send + Sync + 'static {
+    /// Settles the delivery.
+    ///
+    /// # Contract
+    /// It does not block. An outcome that the broker cannot carry out gives the message back and answers
+    /// [`Unsupported`](crate::ErrorKind::Unsupported). After the lease or the partition is lost it changes nothing and
+    /// answers [`Lost`](crate::ErrorKind::Lost).
+    fn settle(self: Box<Self>, outcome: Outcome) -> Confirmation;
+
+    /// Asks for the loan to last until `by` from now.
+    fn extend(&self, by: Duration) -> Confirmation;
+
+    /// When the loan ends by itself; `None` for never.
+    fn expires(&self) -> Option<Instant>;
+}
+
+/// How a delivery ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Handled: never deliver it again.
+    Ack,
+    /// Failed: deliver it again, after a delay if one is given. The attempt counts.
+    Nack {
+        /// The least time until the next delivery.
+        after: Option<Duration>,
+    },
+    /// Hopeless: never deliver it again; keep it as a dead letter where the broker can.
+    Reject {
+        /// Why, for people.
+        reason: String,
+    },
+    /// Not handled at all: deliver it again; the attempt should not count.
+    Return,
+}
+
+/// What a broker can do. What it cannot is answered with [`Unsupported`](crate::ErrorKind::Unsupported), never ignored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// A nacked message comes back from the broker.
+    pub nack: bool,
+    /// The broker delays the redelivery of a nacked message, and holds back later messages of its key meanwhile.
+    pub nack_delay: bool,
+    /// The broker keeps rejected messages as dead letters.
+    pub reject: bool,
+    /// Leases can be extended.
+    pub extend: bool,
+    /// Messages of a key are delivered in order.
+    pub ordered_by_key: bool,
+    /// The broker counts deliveries.
+    pub attempts: bool,
+    /// A new group sees messages published before it existed.
+    pub replay: bool,
+    /// What the broker accepts.
+    pub limits: Limits,
+}
+
+/// The largest message that a broker accepts. `None` means that there is no such limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Messages in one batch.
+    pub batch: Option<usize>,
+    /// Bytes of body, key and attributes together.
+    pub message_bytes: Option<usize>,
+    /// Bytes of the key.
+    pub key_bytes: Option<usize>,
+    /// Number of attributes.
+    pub attributes: Option<usize>,
+}
+
+/// What is published to or received from, as metrics and the debug page name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Endpoint {
+    /// The broker's kind, for example `kafka`.
+    pub system: &'static str,
+    /// The topic, queue or subscription.
+    pub destination: String,
+    /// The consumer group, where there is one.
+    pub group: Option<String>,
+}
+
+impl Endpoint {
+    /// An endpoint without a group.
+    pub fn new(system: &'static str, destination: impl Into<String>) -> Self {
+        Self { system, destination: destination.into(), group: None }
+    }
+
+    /// Sets the consumer group.
+    pub fn with_group(mut self, group: impl Into<String>) -> Self {
+        self.group = Some(group.into());
+        self
+    }
+}

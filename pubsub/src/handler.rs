@@ -1,0 +1,108 @@
+//! Functions as message handlers.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::task::{Context, Poll};
+
+use futures_util::future::{Either, MapErr, Ready, TryFutureExt, ready};
+use mainspring_daemon::BoxError;
+use tower::Service;
+
+use crate::Failure;
+use crate::extract::FromMessage;
+use crate::failure::HandlerError;
+use crate::request::Request;
+
+/// A function that handles messages: `async fn(A, …) -> Result<(), Failure>` with up to eight arguments, each of which
+/// implements [`FromMessage`], or a closure of that shape.
+///
+/// Nobody needs to implement it: for anything that is no function, there are tower services and
+/// [`Router::route_service`](crate::Router::route_service).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a message handler",
+    label = "not an `async fn(A, …) -> Result<(), Failure>` whose arguments come from a message",
+    note = "a handler takes up to 8 arguments, each of `Json<T>`, `Text`, `Bytes`, `Key`, `Attributes`, `Attempt`, `Message`, `State<S>` or your own `FromMessage`",
+    note = "it returns `Result<(), Failure>`, and its future must be `Send`; a closure must be `Clone + Send`",
+    note = "for state, `State<S>` and `Router::with_state` must agree on `S`"
+)]
+pub trait Handler<Args, S>: Clone + Send + 'static {
+    /// What the handler answers, later.
+    type Future: Future<Output = Result<(), Failure>> + Send + 'static;
+
+    /// Extracts the arguments and calls the function.
+    fn call(self, request: Request, state: &S) -> Self::Future;
+}
+
+/// A [`Handler`] and its state as a `tower::Service`.
+pub struct HandlerService<H, Args, S> {
+    handler: H,
+    state: S,
+    // `fn`, so that the service is `Send` whatever the arguments are.
+    args: PhantomData<fn(Args)>,
+}
+
+impl<H, Args, S> HandlerService<H, Args, S> {
+    pub(crate) fn new(handler: H, state: S) -> Self {
+        Self { handler, state, args: PhantomData }
+    }
+}
+
+impl<H: Clone, Args, S: Clone> Clone for HandlerService<H, Args, S> {
+    fn clone(&self) -> Self {
+        Self::new(self.handler.clone(), self.state.clone())
+    }
+}
+
+impl<H, Args, S> fmt::Debug for HandlerService<H, Args, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::any::type_name::<H>())
+    }
+}
+
+impl<H: Handler<Args, S>, Args, S> Service<Request> for HandlerService<H, Args, S> {
+    type Response = ();
+    type Error = BoxError;
+    type Future = MapErr<H::Future, fn(Failure) -> BoxError>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        self.handler.clone().call(request, &self.state).map_err(|failure| HandlerError::from(failure).into())
+    }
+}
+
+macro_rules! handlers {
+    ($($arg:ident)*) => {
+        impl<F, Fut, S, $($arg,)*> Handler<($($arg,)*), S> for F
+        where
+            F: FnOnce($($arg,)*) -> Fut + Clone + Send + 'static,
+            Fut: Future<Output = Result<(), Failure>> + Send + 'static,
+            $($arg: FromMessage<S>,)*
+        {
+            type Future = Either<Fut, Ready<Result<(), Failure>>>;
+
+            #[allow(non_snake_case, unused_variables)]
+            fn call(self, request: Request, state: &S) -> Self::Future {
+                $(
+                    let $arg = match $arg::from_message(&request, state) {
+                        Ok(argument) => argument,
+                        Err(failure) => return Either::Right(ready(Err(failure))),
+                    };
+                )*
+                Either::Left(self($($arg,)*))
+            }
+        }
+    };
+}
+
+handlers!();
+handlers!(A1);
+handlers!(A1 A2);
+handlers!(A1 A2 A3);
+handlers!(A1 A2 A3 A4);
+handlers!(A1 A2 A3 A4 A5);
+handlers!(A1 A2 A3 A4 A5 A6);
+handlers!(A1 A2 A3 A4 A5 A6 A7);
+handlers!(A1 A2 A3 A4 A5 A6 A7 A8);

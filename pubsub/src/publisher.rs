@@ -1,0 +1,222 @@
+//! How an application sends messages.
+
+use std::fmt;
+use std::sync::Arc;
+
+use mainspring_observe::correlation;
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::PublishConfig;
+use crate::delivery::Position;
+use crate::driver;
+use crate::message::{Message, MessageId};
+use crate::metrics::Sent;
+use crate::window::Window;
+use crate::{Error, ErrorKind};
+
+const TRACEPARENT: &str = "traceparent";
+
+/// Sends messages to one topic or queue. Cheap to clone; clones share one window.
+#[derive(Clone)]
+pub struct Publisher {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    driver: Box<dyn driver::Publisher>,
+    capabilities: driver::Capabilities,
+    window: Window,
+    sent: Sent,
+    system: &'static str,
+}
+
+/// The broker's word that it has a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// The message's id.
+    pub id: MessageId,
+    /// Where the message stands, if the broker says.
+    pub position: Option<Position>,
+}
+
+impl Publisher {
+    /// A publisher over a driver, with the default window. [`Brokers`](crate::Brokers) makes them from URLs.
+    pub fn new(driver: impl driver::Publisher) -> Self {
+        Self::open(Box::new(driver), &PublishConfig::default())
+    }
+
+    pub(crate) fn open(driver: Box<dyn driver::Publisher>, config: &PublishConfig) -> Self {
+        let endpoint = driver.endpoint();
+        let shared = Shared {
+            capabilities: driver.capabilities(),
+            window: Window::new(config),
+            system: endpoint.system,
+            sent: Sent::new(endpoint),
+            driver,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Publishes a message: `Ok` when the broker has it.
+    ///
+    /// A message over a limit of the broker is refused before anything is sent. Otherwise this waits for room in the
+    /// window, then for the broker, for the window's `timeout` in all (30 s by default). Dropping the future gives the
+    /// room back at once; whether the message was sent is then unknown.
+    pub async fn publish(&self, message: Message) -> Result<Receipt, Error> {
+        let result = self.shared.publish(message).await;
+        self.shared.sent.count(result.as_ref().map(|_| ()));
+        result
+    }
+
+    /// Publishes messages in order, and answers for each: one result per message, in the same order. One that fails
+    /// does not fail its neighbours.
+    pub async fn publish_all(&self, messages: Vec<Message>) -> Vec<Result<Receipt, Error>> {
+        let results = self.shared.publish_all(messages).await;
+        for result in &results {
+            self.shared.sent.count(result.as_ref().map(|_| ()));
+        }
+        results
+    }
+
+    /// Waits until everything that was published before this call is confirmed or given up; fails with
+    /// [`ErrorKind::Timeout`] when that takes until `deadline`.
+    pub async fn flush(&self, deadline: Instant) -> Result<(), Error> {
+        self.shared.flush(deadline).await
+    }
+
+    /// What the broker can do.
+    pub fn capabilities(&self) -> &driver::Capabilities {
+        &self.shared.capabilities
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
+impl Shared {
+    pub(crate) async fn flush(&self, deadline: Instant) -> Result<(), Error> {
+        if timeout_at(deadline, self.window.drained()).await.is_err() {
+            let what = format!("{} messages were still not confirmed at the deadline", self.window.used());
+            return Err(Error::new(ErrorKind::Timeout, "flush", what).with_backend(self.system));
+        }
+        self.driver.flush(deadline).await
+    }
+
+    async fn publish(&self, mut message: Message) -> Result<Receipt, Error> {
+        self.prepare(&mut message)?;
+        let deadline = self.window.deadline();
+        let Ok(_permit) = timeout_at(deadline, self.window.enter(1, message.size())).await else {
+            return Err(self.window_full());
+        };
+        match timeout_at(deadline, self.driver.publish(message, deadline)).await {
+            Ok(result) => result,
+            Err(_) => Err(self.unconfirmed()),
+        }
+    }
+
+    async fn publish_all(&self, messages: Vec<Message>) -> Vec<Result<Receipt, Error>> {
+        let mut results: Vec<Option<Result<Receipt, Error>>> = Vec::with_capacity(messages.len());
+        let mut chunk = Chunk::default();
+        for (at, mut message) in messages.into_iter().enumerate() {
+            results.push(None);
+            if let Err(error) = self.prepare(&mut message) {
+                results[at] = Some(Err(error));
+                continue;
+            }
+            let full = chunk.messages.len() >= self.batch() || chunk.bytes + message.size() > self.window.max_bytes();
+            if full && !chunk.messages.is_empty() {
+                self.send(std::mem::take(&mut chunk), &mut results).await;
+            }
+            chunk.bytes += message.size();
+            chunk.places.push(at);
+            chunk.messages.push(message);
+        }
+        if !chunk.messages.is_empty() {
+            self.send(chunk, &mut results).await;
+        }
+        results.into_iter().map(|result| result.unwrap_or_else(|| Err(self.unconfirmed()))).collect()
+    }
+
+    async fn send(&self, chunk: Chunk, results: &mut [Option<Result<Receipt, Error>>]) {
+        let deadline = self.window.deadline();
+        let answers = match timeout_at(deadline, self.window.enter(chunk.messages.len(), chunk.bytes)).await {
+            Err(_) => chunk.places.iter().map(|_| Err(self.window_full())).collect(),
+            Ok(_permit) => match timeout_at(deadline, self.driver.publish_all(chunk.messages, deadline)).await {
+                Ok(answers) => answers,
+                Err(_) => Vec::new(),
+            },
+        };
+        for (place, answer) in chunk.places.into_iter().zip(answers) {
+            results[place] = Some(answer);
+        }
+    }
+
+    fn window_full(&self) -> Error {
+        let what = format!("nothing was sent: {}", self.window);
+        Error::new(ErrorKind::Timeout, "publish", what).with_backend(self.system)
+    }
+
+    fn unconfirmed(&self) -> Error {
+        let what = "no confirmation in time; the message may or may not have been published";
+        Error::new(ErrorKind::Timeout, "publish", what).with_backend(self.system)
+    }
+
+    fn batch(&self) -> usize {
+        self.capabilities.limits.batch.unwrap_or(usize::MAX).min(self.window.max_messages())
+    }
+
+    /// Checks the message against the broker's limits, and joins it to the trace it is published in.
+    fn prepare(&self, message: &mut Message) -> Result<(), Error> {
+        if !message.attributes.contains_key(TRACEPARENT)
+            && let Some(trace) = correlation::current().trace
+        {
+            let traceparent = String::from_utf8_lossy(&trace.traceparent()).into_owned();
+            message.attributes.insert(TRACEPARENT.to_owned(), traceparent);
+        }
+        let limits = &self.capabilities.limits;
+        let over = |what: &str, is: usize, limit: Option<usize>, unit: &str| match limit {
+            Some(limit) if is > limit => {
+                let what = format!("the {what} {is} {unit}, the limit is {limit}");
+                Err(Error::new(ErrorKind::TooLarge, "publish", what).with_backend(self.system))
+            }
+            _ => Ok(()),
+        };
+        over("message has", message.size(), limits.message_bytes, "bytes of body, key and attributes")?;
+        over("key has", message.key.as_ref().map_or(0, String::len), limits.key_bytes, "bytes")?;
+        over("message has", message.attributes.len(), limits.attributes, "attributes")?;
+        if message.attributes.contains_key("") {
+            let what = "an attribute has no name";
+            return Err(Error::new(ErrorKind::Invalid, "publish", what).with_backend(self.system));
+        }
+        Ok(())
+    }
+}
+
+/// Messages on their way together, and whose results they are.
+#[derive(Default)]
+struct Chunk {
+    places: Vec<usize>,
+    messages: Vec<Message>,
+    bytes: usize,
+}
+
+impl Receipt {
+    /// A receipt without a position.
+    pub fn new(id: MessageId) -> Self {
+        Self { id, position: None }
+    }
+
+    /// Sets where the message stands.
+    pub fn with_position(mut self, position: Position) -> Self {
+        self.position = Some(position);
+        self
+    }
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher").field("driver", &self.shared.driver).finish_non_exhaustive()
+    }
+}

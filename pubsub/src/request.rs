@@ -1,0 +1,64 @@
+//! What a handler is called with.
+
+use std::sync::Arc;
+
+use crate::Message;
+use crate::delivery::Position;
+
+/// A message to handle, and what the router knows about it: what tower services and layers see, and what extractors
+/// take their parts from. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Request {
+    message: Arc<Message>,
+    attempt: u32,
+    position: Option<Position>,
+    route: &'static str,
+}
+
+impl Request {
+    /// A request as a test would make it: the first attempt, of a route called `test`.
+    pub fn new(message: impl Into<Arc<Message>>) -> Self {
+        Self { message: message.into(), attempt: 1, position: None, route: "test" }
+    }
+
+    /// Sets which attempt it is.
+    pub fn with_attempt(mut self, attempt: u32) -> Self {
+        self.attempt = attempt;
+        self
+    }
+
+    pub(crate) fn with_position(mut self, position: Option<Position>) -> Self {
+        self.position = position;
+        self
+    }
+
+    pub(crate) fn with_route(mut self, route: &'static str) -> Self {
+        self.route = route;
+        self
+    }
+
+    /// The message.
+    pub fn message(&self) -> &Message {
+        &self.message
+    }
+
+    /// The message, shared.
+    pub fn shared(&self) -> Arc<Message> {
+        Arc::clone(&self.message)
+    }
+
+    /// Which attempt at the message this is; 1 is the first.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// Where the message stands in its source, if the broker says.
+    pub fn position(&self) -> Option<Position> {
+        self.position
+    }
+
+    /// The name of the route.
+    pub fn route(&self) -> &'static str {
+        self.route
+    }
+}

@@ -1,0 +1,332 @@
+//! Lanes, each of which handles one message at a time, and the workers that drive them.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use mainspring_daemon::{BoxFuture, Tally};
+use mainspring_observe::correlation::{self, Correlation};
+use mainspring_observe::panics;
+use mainspring_observe::trace::TraceContext;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tracing::{error, warn};
+
+use super::board::{Board, Claim, Job};
+use super::dead_letter::{DeadLetter, Watcher};
+use super::slot::Slot;
+use super::wake::{LaneWake, WorkerWake};
+use crate::driver::{Capabilities, Endpoint};
+use crate::error::Chain;
+use crate::failure::Verdict;
+use crate::metrics::{Class, Fate, Handled};
+use crate::{Confirmation, DecodeError, Delivery, Error, ErrorKind, Failure, Policy, Publisher, Request, Undecodable};
+
+/// What the lanes of a route have in common.
+pub(super) struct Shared {
+    pub(super) route: &'static str,
+    pub(super) policy: Policy,
+    pub(super) dead_letter: Option<Publisher>,
+    pub(super) watcher: Option<Watcher>,
+    pub(super) capabilities: Capabilities,
+    pub(super) source: Endpoint,
+    pub(super) metrics: Handled,
+    pub(super) settled: Tally,
+    pub(super) returned: Tally,
+    pub(super) board: Board,
+}
+
+/// A task that drives some of a route's lanes, so that handlers use as many threads as the runtime has. A lane is only
+/// polled when something of its own woke it.
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    wake: Arc<WorkerWake>,
+    lanes: Vec<Lane>,
+    ready: Vec<usize>,
+    /// Rings at the earliest deadline that any lane has set, which may be over by then: one timer for all of them.
+    timer: Pin<Box<Sleep>>,
+    rings: Option<Instant>,
+}
+
+pub(super) struct Lane {
+    index: usize,
+    slot: Box<dyn Slot>,
+    wake: Arc<LaneWake>,
+    waker: Waker,
+    state: State,
+    deadline: Option<Instant>,
+}
+
+enum State {
+    Idle,
+    Running { job: Job, correlation: Correlation, since: Instant },
+    Burying { job: Job, correlation: Correlation, reason: String, publish: BoxFuture<Result<(), Error>> },
+}
+
+impl Worker {
+    pub(super) fn new(shared: Arc<Shared>, wake: Arc<WorkerWake>, lanes: Vec<Lane>) -> Self {
+        let timer = Box::pin(sleep_until(Instant::now()));
+        Self { shared, wake, lanes, ready: Vec::new(), timer, rings: None }
+    }
+
+    /// Wakes the lanes whose deadline has come, and has the timer ring at the next one.
+    fn poll_deadlines(&mut self, cx: &mut Context<'_>) {
+        while self.rings.is_some() && self.timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            for lane in self.lanes.iter().filter(|lane| lane.deadline.is_some_and(|deadline| deadline <= now)) {
+                lane.wake.wake_lane();
+            }
+            let next = self.lanes.iter().filter_map(|lane| lane.deadline).filter(|deadline| *deadline > now).min();
+            self.ring_at(next);
+        }
+    }
+
+    fn ring_at(&mut self, at: Option<Instant>) {
+        self.rings = at;
+        if let Some(at) = at {
+            self.timer.as_mut().reset(at);
+        }
+    }
+}
+
+impl Future for Worker {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        this.wake.waker.register(cx.waker());
+        if this.shared.board.is_closed() {
+            for lane in &mut this.lanes {
+                lane.give_back(&this.shared);
+            }
+            return Poll::Ready(());
+        }
+        this.poll_deadlines(cx);
+        // One round over those that are ready now: lanes that wake each other, or themselves, have to let others run.
+        let mut ready = std::mem::take(&mut this.ready);
+        this.wake.take(&mut ready);
+        let mut earliest = this.rings;
+        for place in ready.drain(..) {
+            let lane = &mut this.lanes[place];
+            lane.wake.polling();
+            lane.poll(&this.shared);
+            earliest = [earliest, lane.deadline].into_iter().flatten().min();
+        }
+        this.ready = ready;
+        if earliest != this.rings {
+            this.ring_at(earliest);
+            this.poll_deadlines(cx);
+        }
+        if !this.wake.is_empty() {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+/// Messages that a lane may handle before it lets the others of its worker have a turn.
+const TURN: usize = 16;
+
+impl Lane {
+    pub(super) fn new(index: usize, slot: Box<dyn Slot>, wake: Arc<LaneWake>) -> Self {
+        let waker = Waker::from(Arc::clone(&wake));
+        Self { index, slot, wake, waker, state: State::Idle, deadline: None }
+    }
+
+    fn poll(&mut self, shared: &Shared) {
+        for _ in 0..TURN {
+            let more = match std::mem::replace(&mut self.state, State::Idle) {
+                State::Idle => match shared.board.take(self.index) {
+                    Some(job) => {
+                        self.begin(shared, job);
+                        true
+                    }
+                    None => return,
+                },
+                State::Running { job, correlation, since } => self.run(shared, job, correlation, since),
+                State::Burying { job, correlation, reason, publish } => {
+                    self.bury(shared, job, correlation, reason, publish)
+                }
+            };
+            if !more {
+                return;
+            }
+        }
+        self.wake.wake_lane();
+    }
+
+    fn begin(&mut self, shared: &Shared, job: Job) {
+        let message = job.delivery.shared();
+        if job.attempt > 1 {
+            shared.metrics.redelivered.inc();
+        }
+        let parent = message.attributes.get("traceparent").and_then(|text| TraceContext::parse(text.as_bytes()));
+        let trace = parent.map_or_else(TraceContext::new, |parent| parent.child());
+        let correlation = Correlation { trace: Some(trace), request_id: None };
+        let request = Request::new(message).with_attempt(job.attempt);
+        self.slot.start(request.with_position(job.delivery.position()).with_route(shared.route));
+        self.state = State::Running { job, correlation, since: Instant::now() };
+    }
+
+    /// Goes on with the handler; true when it is done and there may be more to do.
+    fn run(&mut self, shared: &Shared, job: Job, correlation: Correlation, since: Instant) -> bool {
+        let mut cx = Context::from_waker(&self.waker);
+        let polled = correlation::with(&correlation, || self.slot.poll(&mut cx));
+        let deadline = since + shared.policy.timeout;
+        let result = match polled {
+            Poll::Ready(result) => result,
+            Poll::Pending if Instant::now() < deadline => {
+                self.deadline = Some(deadline);
+                self.state = State::Running { job, correlation, since };
+                return false;
+            }
+            Poll::Pending => {
+                correlation::with(&correlation, || self.slot.clear());
+                Err(Failure::timed_out(shared.policy.timeout))
+            }
+        };
+        self.deadline = None;
+        let class = result.as_ref().err().map_or(Class::Ok, |failure| failure.class);
+        shared.metrics.processed(class, since.elapsed().as_secs_f64());
+        match result {
+            Ok(()) => self.settle(shared, job, Fate::Acked, Delivery::ack),
+            Err(failure) => {
+                let scope = correlation.clone();
+                correlation::with(&scope, || self.fail(shared, job, correlation, &failure));
+            }
+        }
+        true
+    }
+
+    fn fail(&mut self, shared: &Shared, job: Job, correlation: Correlation, failure: &Failure) {
+        let (route, attempt, id) = (shared.route, job.attempt, job.delivery.message().id.clone());
+        let chain = Chain(failure.error()).to_string();
+        if shared.board.is_draining() {
+            warn!(route, message_id = %id, attempt, error = chain, "handler failed while stopping; message is returned");
+            return self.settle(shared, job, Fate::Returned, Delivery::release);
+        }
+        let last = attempt >= shared.policy.attempts;
+        let (reject, after) = match failure.verdict {
+            Verdict::Retry { after } => (false, after),
+            Verdict::Reject => (true, None),
+            Verdict::Undecodable => (shared.policy.undecodable == Undecodable::Reject, None),
+        };
+        if !reject && !last {
+            let pause = after.unwrap_or_else(|| shared.policy.backoff.pause(attempt));
+            warn!(route, message_id = %id, attempt, error = chain, retry_in = ?pause, "handler failed; message will be tried again");
+            return self.retry(shared, job, pause);
+        }
+        let field = failure.error().downcast_ref::<DecodeError>().map(DecodeError::field);
+        error!(route, message_id = %id, attempt, error = chain, field, "message is given up");
+        match &shared.dead_letter {
+            Some(to) => {
+                let letter = letter(shared, &job, &chain).letter(&shared.source);
+                let to = to.clone();
+                let publish = Box::pin(async move { to.publish(letter).await.map(drop) });
+                shared.board.burying(self.index);
+                self.state = State::Burying { job, correlation, reason: chain, publish };
+            }
+            None => {
+                watch(shared, &job, &chain);
+                self.settle(shared, job, Fate::Rejected, |delivery| delivery.reject(chain));
+            }
+        }
+    }
+
+    /// Has a message come again after a pause: from the broker if it can do that, else from here.
+    fn retry(&mut self, shared: &Shared, job: Job, pause: Duration) {
+        if shared.capabilities.nack_delay {
+            return self.settle(shared, job, Fate::Retried, |delivery| delivery.nack_after(pause));
+        }
+        match shared.board.delay(self.index, job, Instant::now() + pause) {
+            Ok(()) => shared.metrics.fate(Fate::Retried),
+            Err(job) => self.settle(shared, job, Fate::Returned, Delivery::release),
+        }
+    }
+
+    /// Goes on publishing a dead letter; true when that is done.
+    fn bury(
+        &mut self,
+        shared: &Shared,
+        job: Job,
+        correlation: Correlation,
+        reason: String,
+        mut publish: BoxFuture<Result<(), Error>>,
+    ) -> bool {
+        let mut cx = Context::from_waker(&self.waker);
+        let polled = correlation::with(&correlation, || publish.as_mut().poll(&mut cx));
+        let Poll::Ready(result) = polled else {
+            self.state = State::Burying { job, correlation, reason, publish };
+            return false;
+        };
+        correlation::with(&correlation, || match result {
+            Ok(()) => {
+                watch(shared, &job, &reason);
+                self.settle(shared, job, Fate::DeadLettered, Delivery::ack);
+            }
+            Err(error) => {
+                let (route, id) = (shared.route, &job.delivery.message().id);
+                let error = Chain(&error).to_string();
+                if shared.board.is_draining() {
+                    warn!(route, message_id = %id, error, "no dead letter was made; message is returned");
+                    self.settle(shared, job, Fate::Returned, Delivery::release);
+                } else {
+                    error!(route, message_id = %id, error, "no dead letter was made; message will be tried again");
+                    let pause = shared.policy.backoff.max;
+                    self.retry(shared, job, pause);
+                }
+            }
+        });
+        true
+    }
+
+    fn settle(&self, shared: &Shared, job: Job, fate: Fate, outcome: impl FnOnce(Delivery) -> Confirmation) {
+        let (delivery, claim) = job.part();
+        self.settled(shared, &claim, fate, &outcome(delivery));
+    }
+
+    fn settled(&self, shared: &Shared, claim: &Claim, fate: Fate, confirmation: &Confirmation) {
+        let lost = confirmation.error().is_some_and(|error| error.kind() == ErrorKind::Lost);
+        match fate {
+            _ if lost => warn!(route = shared.route, "a lease was lost before its message was settled"),
+            Fate::Returned => shared.returned.add(1),
+            _ => shared.settled.add(1),
+        }
+        shared.metrics.fate(if lost { Fate::Lost } else { fate });
+        shared.metrics.inflight.dec();
+        shared.board.finish(self.index, claim);
+    }
+
+    /// Drops what the lane does; its message goes back.
+    fn give_back(&mut self, shared: &Shared) {
+        let (job, correlation) = match std::mem::replace(&mut self.state, State::Idle) {
+            State::Idle => return,
+            State::Running { job, correlation, .. } | State::Burying { job, correlation, .. } => (job, correlation),
+        };
+        correlation::with(&correlation, || {
+            self.slot.clear();
+            let (id, attempt) = (&job.delivery.message().id, job.attempt);
+            warn!(route = shared.route, message_id = %id, attempt, "handler was cut off at the deadline; message is returned");
+            self.settle(shared, job, Fate::Returned, Delivery::release);
+        });
+    }
+}
+
+fn letter<'a>(shared: &Shared, job: &'a Job, reason: &'a str) -> DeadLetter<'a> {
+    DeadLetter {
+        message: job.delivery.message(),
+        reason,
+        attempts: job.attempt,
+        position: job.delivery.position(),
+        route: shared.route,
+    }
+}
+
+fn watch(shared: &Shared, job: &Job, reason: &str) {
+    let Some(Watcher(watcher)) = &shared.watcher else { return };
+    if catch_unwind(AssertUnwindSafe(|| watcher(&letter(shared, job, reason)))).is_err() {
+        panics::count("message");
+        error!(route = shared.route, "the function given to `on_dead_letter` panicked");
+    }
+}
