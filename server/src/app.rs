@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainspring_config::{Loader, Report};
+use mainspring_config::{Check, Loader, Report};
 use mainspring_observe::{Identity, log, panics};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -14,11 +14,11 @@ use crate::error::{EX_CONFIG, EX_UNAVAILABLE};
 use crate::{Config, Error, Result};
 
 /// A daemon's name and version, and how to start it. Made by [`app!`](crate::app).
-#[derive(Clone, Debug)]
 #[must_use = "an app does nothing until it is launched"]
 pub struct App {
     name: &'static str,
     version: &'static str,
+    sections: Vec<Box<dyn FnOnce(Loader) -> Loader>>,
 }
 
 /// What `launch` knows and the server shows.
@@ -46,7 +46,16 @@ macro_rules! app {
 impl App {
     /// An app with a name, which is also the prefix of its environment variables, and a version.
     pub fn new(name: &'static str, version: &'static str) -> Self {
-        Self { name, version }
+        Self { name, version, sections: Vec::new() }
+            .section::<Config>("server")
+            .section::<log::Config>("log")
+    }
+
+    /// Has the cross-field check of a section run wherever the section stands in the configuration. A section is a
+    /// struct with `#[schemars(extend("x-section" = "name"))]`; the kit's own are known.
+    pub fn section<T: Check + DeserializeOwned + 'static>(mut self, name: &'static str) -> Self {
+        self.sections.push(Box::new(move |loader| loader.section::<T>(name)));
+        self
     }
 
     /// Loads the configuration, sets logs and runtime up, runs `run`, and answers the exit code.
@@ -64,9 +73,8 @@ impl App {
     {
         let loader = Loader::new(self.name, self.version)
             .args(std::env::args_os().skip(1))
-            .env(std::env::vars_os())
-            .section::<Config>("server")
-            .section::<log::Config>("log");
+            .env(std::env::vars_os());
+        let loader = self.sections.into_iter().fold(loader, |loader, section| section(loader));
         let loaded = match loader.load::<C>() {
             Ok(loaded) => loaded,
             Err(exit) => {
@@ -103,6 +111,12 @@ impl App {
         };
         guard.flush(Duration::from_millis(500));
         ExitCode::from(code)
+    }
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App").field("name", &self.name).field("version", &self.version).finish_non_exhaustive()
     }
 }
 

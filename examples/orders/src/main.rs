@@ -1,2 +1,128 @@
-//! Orders.
-fn main() {}
+//! Takes orders over HTTP, publishes each as a message, and ships it from a message handler.
+//!
+//! `memory://` by default, so it runs without any broker: `make run`.
+
+mod book;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use mainspring::pubsub::{self, Failure, Message, Publisher};
+use mainspring::server::{self, Service, SimpleServer};
+use mainspring::web::{Json, Path, Problem};
+use mainspring::{BrokersConfig, config};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tracing::info;
+
+use crate::book::{Book, Entry, Order, Status};
+
+/// What can be configured, beside everything the kit brings.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    server: server::Config,
+    brokers: BrokersConfig,
+    /// Where orders are published, and read from.
+    topic: String,
+    /// Where orders are published, if not to `topic`.
+    publish: Option<String>,
+    /// Where orders are read from, if not from `topic`.
+    subscribe: Option<String>,
+    /// How long it takes to ship an order.
+    work: config::Duration,
+}
+
+struct Orders {
+    book: Arc<Book>,
+    events: Publisher,
+}
+
+impl Service for Orders {
+    const NAME: &'static str = "orders";
+
+    fn routes(self: Arc<Self>) -> Router {
+        Router::new().route("/orders", get(newest).post(create)).route("/orders/{id}", get(show)).with_state(self)
+    }
+}
+
+/// Accepts an order once the broker has it: from then on it will be shipped, whatever happens to this process.
+async fn create(
+    State(orders): State<Arc<Orders>>,
+    Json(order): Json<Order>,
+) -> Result<(StatusCode, Json<Entry>), Problem> {
+    order.check()?;
+    let message = Message::json(&order).map_err(|_| Problem::internal())?.with_key(&order.id);
+    let entry = orders.book.accept(order);
+    if let Err(error) = orders.events.publish(message).await {
+        orders.book.forget(&entry.order.id);
+        tracing::error!(%error, order = entry.order.id, "order not accepted: it could not be published");
+        return Err(Problem::unavailable("the order could not be published", std::time::Duration::from_secs(5)));
+    }
+    Ok((StatusCode::ACCEPTED, Json(entry)))
+}
+
+async fn show(State(orders): State<Arc<Orders>>, Path(id): Path<String>) -> Result<Json<Entry>, Problem> {
+    let entry = orders.book.get(&id).ok_or_else(|| Problem::not_found(format!("there is no order {id:?}")))?;
+    Ok(Json(entry))
+}
+
+async fn newest(State(orders): State<Arc<Orders>>) -> Json<Vec<Entry>> {
+    Json(orders.book.newest(100))
+}
+
+/// What the message handler needs.
+#[derive(Clone)]
+struct Shipping {
+    book: Arc<Book>,
+    work: std::time::Duration,
+}
+
+/// Ships one order. `Ok` acks the message, an error has it delivered again, a rejection makes it a dead letter.
+async fn ship(
+    pubsub::State(shipping): pubsub::State<Shipping>,
+    pubsub::Json(order): pubsub::Json<Order>,
+) -> Result<(), Failure> {
+    if order.quantity > 1000 {
+        let failure = Failure::reject(format!("{} pieces are more than we have", order.quantity));
+        shipping.book.set(order, Status::Rejected);
+        return Err(failure);
+    }
+    tokio::time::sleep(shipping.work).await;
+    info!(order = order.id, "shipped");
+    shipping.book.set(order, Status::Shipped);
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    mainspring::app!().launch(run)
+}
+
+async fn run(config: Config) -> server::Result {
+    let brokers = mainspring::brokers(&config.brokers)?;
+    let events = brokers.publisher(config.publish.as_ref().unwrap_or(&config.topic)).await?;
+    let inbox = brokers.subscriber(config.subscribe.as_ref().unwrap_or(&config.topic)).await?;
+
+    let book = Arc::new(Book::default());
+    let shipping = Shipping { book: Arc::clone(&book), work: config.work.get() };
+    let router = pubsub::Router::new().route("ship", inbox, ship).concurrency(64).with_state(shipping);
+
+    SimpleServer::new(config.server).register(Orders { book, events }).daemon("ship", |cx| router.run(cx)).run().await
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            server: server::Config::default(),
+            brokers: BrokersConfig::default(),
+            topic: "memory://orders?group=ship".to_owned(),
+            publish: None,
+            subscribe: None,
+            work: config::Duration::from_secs(0),
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The orders this process has seen, and what became of them. A real service would have a database here.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use mainspring::web::Problem;
+use serde::{Deserialize, Serialize};
+
+/// What a customer sends, and what travels as the message's body.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Order {
+    pub id: String,
+    pub item: String,
+    pub quantity: u32,
+}
+
+/// An order with its status.
+#[derive(Clone, Debug, Serialize)]
+pub struct Entry {
+    #[serde(flatten)]
+    pub order: Order,
+    pub status: Status,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Accepted,
+    Shipped,
+    Rejected,
+}
+
+/// Remembers the newest orders.
+#[derive(Default)]
+pub struct Book(Mutex<Pages>);
+
+#[derive(Default)]
+struct Pages {
+    entries: HashMap<String, Entry>,
+    /// Ids, oldest first.
+    ids: VecDeque<String>,
+}
+
+/// Older orders are forgotten: this is an example, and memory is finite.
+const REMEMBERED: usize = 100_000;
+
+impl Order {
+    /// Refuses what no handler could ship.
+    pub fn check(&self) -> Result<(), Problem> {
+        if self.id.is_empty() {
+            return Err(Problem::invalid_field("id", "must not be empty"));
+        }
+        if self.quantity < 1 {
+            return Err(Problem::invalid_field("quantity", "must be at least 1"));
+        }
+        Ok(())
+    }
+}
+
+impl Book {
+    pub fn accept(&self, order: Order) -> Entry {
+        self.set(order, Status::Accepted)
+    }
+
+    pub fn set(&self, order: Order, status: Status) -> Entry {
+        let entry = Entry { order, status };
+        let mut pages = self.pages();
+        let id = entry.order.id.clone();
+        if pages.entries.insert(id.clone(), entry.clone()).is_none() {
+            pages.ids.push_back(id);
+        }
+        if pages.ids.len() > REMEMBERED
+            && let Some(oldest) = pages.ids.pop_front()
+        {
+            pages.entries.remove(&oldest);
+        }
+        entry
+    }
+
+    pub fn forget(&self, id: &str) {
+        let mut pages = self.pages();
+        if pages.entries.remove(id).is_some() {
+            pages.ids.retain(|known| known != id);
+        }
+    }
+
+    pub fn get(&self, id: &str) -> Option<Entry> {
+        self.pages().entries.get(id).cloned()
+    }
+
+    pub fn newest(&self, count: usize) -> Vec<Entry> {
+        let pages = self.pages();
+        pages.ids.iter().rev().take(count).filter_map(|id| pages.entries.get(id).cloned()).collect()
+    }
+
+    fn pages(&self) -> MutexGuard<'_, Pages> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
