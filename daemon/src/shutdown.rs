@@ -26,7 +26,7 @@ pub struct Trigger(watch::Sender<State>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Running,
-    Requested { deadline: Instant },
+    Requested { deadline: Instant, requests_finished: bool },
 }
 
 impl Shutdown {
@@ -62,6 +62,16 @@ impl Shutdown {
         }
     }
 
+    /// Waits until, after a stop was requested, the last request to this process has been answered. From then on nobody
+    /// but daemons makes new work, so a queue that lives in this process and is empty stays empty. Cancel-safe.
+    pub fn requests_finished(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut state = self.state.clone();
+        async move {
+            // An error means that the trigger is gone: nothing will come any more.
+            let _ = state.wait_for(|state| matches!(state, State::Requested { requests_finished: true, .. })).await;
+        }
+    }
+
     /// Whether stopping has been requested.
     pub fn is_requested(&self) -> bool {
         *self.state.borrow() != State::Running || self.state.has_changed().is_err()
@@ -71,7 +81,7 @@ impl Shutdown {
     pub fn deadline(&self) -> Option<Instant> {
         match *self.state.borrow() {
             State::Running => None,
-            State::Requested { deadline } => Some(deadline),
+            State::Requested { deadline, .. } => Some(deadline),
         }
     }
 
@@ -84,12 +94,24 @@ impl Shutdown {
 impl Trigger {
     /// Requests a stop, with work to be finished by `deadline`. A later call can only move the deadline closer.
     pub fn request(&self, deadline: Instant) {
-        self.0.send_if_modified(|state| match *state {
-            State::Requested { deadline: earlier } if earlier <= deadline => false,
-            _ => {
-                *state = State::Requested { deadline };
+        self.0.send_if_modified(|state| match state {
+            State::Requested { deadline: earlier, .. } => {
+                let closer = deadline < *earlier;
+                *earlier = deadline.min(*earlier);
+                closer
+            }
+            State::Running => {
+                *state = State::Requested { deadline, requests_finished: false };
                 true
             }
+        });
+    }
+
+    /// Says that the last request has been answered. Without effect before a stop was requested.
+    pub fn requests_finished(&self) {
+        self.0.send_if_modified(|state| match state {
+            State::Requested { requests_finished, .. } => !std::mem::replace(requests_finished, true),
+            State::Running => false,
         });
     }
 }
@@ -121,6 +143,18 @@ mod tests {
         assert_eq!(shutdown.remaining(), Some(Duration::from_secs(5)));
         trigger.request(now + Duration::from_secs(1));
         assert_eq!(shutdown.remaining(), Some(Duration::from_secs(1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_answer_is_told_apart_from_the_request_to_stop() {
+        let (trigger, shutdown) = Shutdown::channel();
+        trigger.requests_finished();
+        trigger.request(Instant::now() + Duration::from_secs(5));
+        let mut finished = Box::pin(shutdown.requests_finished());
+        assert!(tokio::time::timeout(Duration::from_secs(1), &mut finished).await.is_err());
+        trigger.requests_finished();
+        finished.await;
+        assert_eq!(shutdown.remaining(), Some(Duration::from_secs(4)));
     }
 
     #[tokio::test]

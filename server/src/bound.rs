@@ -69,6 +69,8 @@ pub(crate) enum Cause {
 
 /// The part of the budget that is kept for flushing: a tenth, at most one second.
 const FLUSH_SHARE: u32 = 10;
+/// How long daemons have to put down what they hold, once the time for finishing it is over.
+const LAST_MOMENT: Duration = Duration::from_millis(50);
 const LONGEST_FLUSH_RESERVE: Duration = Duration::from_secs(1);
 
 impl Bound {
@@ -229,8 +231,12 @@ impl Running {
             acceptor.stop_accepting();
         }
         self.supervisor.stop(drained_by);
-        // 3. What was begun is finished, by requests and daemons alike.
-        let finish = async { tokio::join!(drain(&mut self.acceptor, &self.dispatch), self.supervisor.ended()) };
+        // 3. What was begun is finished: requests first, as they may still make work for daemons in this process.
+        let finish = async {
+            drain(&mut self.acceptor, &self.dispatch).await;
+            self.supervisor.requests_finished();
+            self.supervisor.ended().await;
+        };
         let in_time = tokio::time::timeout_at(drained_by, finish).await.is_ok();
         let (mut left, mut daemons_aborted) = (Vec::new(), Vec::new());
         if !in_time {
@@ -238,6 +244,9 @@ impl Running {
             if let Some(acceptor) = &mut self.acceptor {
                 left = acceptor.abort().await;
             }
+            // Daemons see the deadline too, and return what they hold; those that do not are dropped.
+            self.supervisor.requests_finished();
+            let _ = tokio::time::timeout(LAST_MOMENT, self.supervisor.ended()).await;
             daemons_aborted = self.supervisor.abort().await;
         }
         // 4. Publishers come last: handlers may have published until now.

@@ -146,6 +146,11 @@ impl Supervisor {
         self.trigger.request(deadline);
     }
 
+    /// Tells all daemons that the last request has been answered.
+    pub(crate) fn requests_finished(&self) {
+        self.trigger.requests_finished();
+    }
+
     /// Waits until all have ended. Cancel-safe.
     pub(crate) async fn ended(&mut self) {
         while self.tasks.join_next().await.is_some() {}
@@ -156,7 +161,7 @@ impl Supervisor {
         self.tasks.abort_all();
         let mut aborted = Vec::new();
         // A task that never yields cannot be dropped; it must not keep the process either.
-        let _ = tokio::time::timeout(Duration::from_millis(100), async {
+        let _ = tokio::time::timeout(Duration::from_millis(50), async {
             while let Some(ended) = self.tasks.join_next_with_id().await {
                 if let Err(error) = ended
                     && let Some((_, name)) = self.names.iter().find(|(id, _)| *id == error.id())

@@ -37,7 +37,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const LOG_EVERY: Duration = Duration::from_secs(10);
 /// How long aborted tasks may take to notice.
-const ABORT_GRACE: Duration = Duration::from_millis(100);
+const ABORT_GRACE: Duration = Duration::from_millis(50);
 
 impl Acceptor {
     /// Wraps a bound socket. Must be called on the runtime that will serve it.
