@@ -9,7 +9,7 @@ help: ## say what there is to do
 
 # Built first and on its own, so that what to try is the last thing on the screen when it starts.
 run: ## build and run examples/orders on the in-memory broker; Ctrl-C stops it in order
-	@cargo build --quiet --package orders
+	@cargo build --package orders
 	@echo 'orders is starting; try in another terminal:'
 	@echo "  curl -i localhost:8080/orders -H 'content-type: application/json' -d '{\"id\": \"A1\", \"item\": \"tea\", \"quantity\": 2}'"
 	@echo '  curl -i localhost:8080/orders/A1'
