@@ -81,7 +81,7 @@ impl Coercer<'_> {
             }
             Kind::List(of) => self.list(id, *of, spot, path),
             Kind::Tuple(of) => self.tuple(id, of, spot, path),
-            Kind::Tagged { tag, variants } => self.tagged(id, tag, variants, spot, path, peers),
+            Kind::Tagged { .. } => self.tagged(id, spot, path, peers),
             Kind::Either(nodes) => self.either(id, nodes, spot, path, peers),
             Kind::Any | Kind::Link(_) => Some(anything(spot)),
             kind => match leaf::fit(kind, &spot.raw) {
@@ -195,15 +195,9 @@ impl Coercer<'_> {
         values.into_iter().collect::<Option<Vec<Value>>>().map(|values| value(ValueKind::Array(values), spot))
     }
 
-    fn tagged(
-        &mut self,
-        id: Id,
-        tag: &str,
-        variants: &[(String, Id)],
-        spot: &Spot,
-        path: &Path,
-        peers: &Peers<'_>,
-    ) -> Option<Value> {
+    fn tagged(&mut self, id: Id, spot: &Spot, path: &Path, peers: &Peers<'_>) -> Option<Value> {
+        let schema = self.schema;
+        let Kind::Tagged { tag, variants, shared } = schema.kind(id) else { return None };
         let entries = self.entries(id, spot, path)?;
         let known = |spot: &Spot| {
             let name = spot.get(tag)?.text()?;
@@ -230,10 +224,13 @@ impl Coercer<'_> {
             return Some(self.untold(variants, entries, spot, path, peers));
         };
         let Kind::Struct { fields, rest } = self.schema.kind(*node) else { return Some(anything(spot)) };
-        let value = self.fields(fields, *rest, entries, spot, path, peers, &format!(" for {tag} = {name:?}"));
+        let mut value = self.fields(fields, *rest, entries, spot, path, peers, &format!(" for {tag} = {name:?}"));
         // A layer above has changed the tag: it starts afresh, and what stands here belongs to another variant.
         let overruled = standing.zip(last).is_some_and(|((_, mine), (_, theirs))| mine.0 != theirs.0);
-        (!overruled).then_some(value)
+        if let (true, ValueKind::Table(table)) = (overruled, &mut value.kind) {
+            table.retain(|key, _| shared.contains(key));
+        }
+        Some(value)
     }
 
     /// No layer says which variant it is: each key is read as the first variant that has it would.
@@ -270,11 +267,14 @@ impl Coercer<'_> {
             self.problems.truncate(problems);
             self.refused.truncate(refused);
         }
-        // If only one of them has this shape at all, its own words say best what is wrong.
-        let mut shaped = nodes.iter().filter(|node| same_shape(self.schema.kind(**node), &spot.raw));
-        match (shaped.next(), shaped.next()) {
-            (Some(only), None) => self.value(*only, spot, path, peers),
-            _ => {
+        // If only one of them is meant to look like this at all, its own words say best what is wrong.
+        let meant = |strict: bool| {
+            let mut fitting = nodes.iter().filter(|node| looks_like(self.schema.kind(**node), &spot.raw, strict));
+            fitting.next().filter(|_| fitting.next().is_none())
+        };
+        match meant(true).or_else(|| meant(false)) {
+            Some(only) => self.value(*only, spot, path, peers),
+            None => {
                 self.misfit(id, spot, path, "", None);
                 None
             }
@@ -369,14 +369,19 @@ fn anything(spot: &Spot) -> Value {
     value(kind, spot)
 }
 
-fn same_shape(kind: &Kind, raw: &Raw) -> bool {
-    match kind {
-        Kind::Struct { .. } | Kind::Map(_) | Kind::Tagged { .. } => matches!(raw, Raw::Table(_)),
-        Kind::List(_) | Kind::Tuple(_) => matches!(raw, Raw::List(_)),
-        Kind::Bool => matches!(raw, Raw::Bool(_)),
-        Kind::Int { .. } => matches!(raw, Raw::Int(_)),
-        Kind::Float { .. } => matches!(raw, Raw::Int(_) | Raw::Float(_)),
-        Kind::Text(_) => matches!(raw, Raw::Str(_) | Raw::Plain(_) | Raw::Text(_)),
-        Kind::Either(_) | Kind::Any | Kind::Link(_) => true,
+/// Strictly, a table looks like a struct that has at least one of its keys.
+fn looks_like(kind: &Kind, raw: &Raw, strict: bool) -> bool {
+    match (kind, raw) {
+        (Kind::Struct { fields, .. }, Raw::Table(entries)) => {
+            !strict || entries.iter().any(|(key, _)| fields.iter().any(|field| field.name == *key))
+        }
+        (Kind::Map(_) | Kind::Tagged { .. }, Raw::Table(_))
+        | (Kind::List(_) | Kind::Tuple(_), Raw::List(_))
+        | (Kind::Bool, Raw::Bool(_))
+        | (Kind::Int { .. }, Raw::Int(_))
+        | (Kind::Float { .. }, Raw::Int(_) | Raw::Float(_))
+        | (Kind::Text(_), Raw::Str(_) | Raw::Plain(_) | Raw::Text(_))
+        | (Kind::Either(_) | Kind::Any | Kind::Link(_), _) => true,
+        _ => false,
     }
 }

@@ -200,17 +200,15 @@ impl<'a> Env<'a> {
         }
     }
 
-    /// The variable that somebody most likely had in mind.
+    /// What somebody most likely had in mind.
     fn meant(&self, name: &str) -> Option<String> {
         let names: Vec<String> = self.known.iter().map(|known| canonical(self.prefix, &known.path)).collect();
-        let same = names.iter().find(|known| suggest::folded(known) == suggest::folded(name));
-        let near = same.map(String::as_str).or_else(|| suggest::nearest(name, names.iter().map(String::as_str)));
-        if let Some(near) = near {
-            return Some(format!("did you mean {near}?"));
+        let same = |name: &str| names.iter().find(|known| suggest::folded(known) == suggest::folded(name));
+        if let Some(plain) = name.strip_suffix("_FILE").and_then(same) {
+            return Some(format!("only secrets are read from files; set {plain} itself"));
         }
-        let plain = name.strip_suffix("_FILE")?;
-        let known = names.iter().any(|known| suggest::folded(known) == suggest::folded(plain));
-        known.then(|| format!("only secrets are read from files; set {plain} itself"))
+        let near = || suggest::nearest(name, names.iter().map(String::as_str));
+        same(name).map(String::as_str).or_else(near).map(|near| format!("did you mean {near}?"))
     }
 }
 

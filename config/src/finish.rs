@@ -16,6 +16,13 @@ pub(crate) struct Refusal {
     pub(crate) message: String,
 }
 
+impl Refusal {
+    /// The field that serde misses, if that is what it says.
+    pub(crate) fn missing(&self) -> Option<&str> {
+        self.message.strip_prefix("missing field `")?.strip_suffix('`')
+    }
+}
+
 pub(crate) fn read<T: DeserializeOwned>(json: &Json) -> Result<T, Refusal> {
     serde_path_to_error::deserialize(json).map_err(|error| {
         let mut path = Path::default();
@@ -43,7 +50,8 @@ pub(crate) fn read_all<T: DeserializeOwned>(
             Ok(value) => return Some(value),
             Err(refusal) => refusal,
         };
-        if !settled.origins.contains_key(&refusal.path.to_string())
+        if refusal.missing().is_none()
+            && !settled.origins.contains_key(&refusal.path.to_string())
             && let Some(path) = blame::<T>(json, defaults, settled, &refusal)
         {
             refusal.path = path;

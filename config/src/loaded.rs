@@ -33,7 +33,8 @@ impl<C> Loaded<C> {
     /// Reads a section by its `x-section` name, from the first place it stands at, with real secrets inside. `None` when
     /// the configuration has no such section, or it is no `T`.
     pub fn get<T: DeserializeOwned>(&self, section: &str) -> Option<T> {
-        finish::read(self.place(section)?.get(&self.json)?).ok()
+        let candidates = self.settled.section(self.place(section)?, &self.json);
+        candidates.iter().find_map(|json| finish::read(json).ok())
     }
 
     /// Returns the dotted path of the first place a section stands at; `-` is the top.

@@ -320,7 +320,7 @@ impl Work<'_> {
     fn refused(&mut self, settled: &Settled, refusal: &finish::Refusal) {
         let mut path = refusal.path.clone();
         let mut what = self.vault.scrub(&refusal.message);
-        if let Some(field) = refusal.message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
+        if let Some(field) = refusal.missing() {
             path = path.key(field);
             what = "is not set".to_owned();
         } else if path.get(&settled.json).is_some_and(|json| self.vault.holds_any_of(json)) {
@@ -339,7 +339,7 @@ impl Work<'_> {
             let whole = section.is_none().then(Path::default);
             let named = settled.sections.iter().filter(|(name, _)| Some(name.as_str()) == *section);
             for place in whole.iter().chain(named.map(|(_, path)| path)) {
-                let report = place.get(json).and_then(|json| run(json));
+                let report = settled.section(place, json).iter().find_map(run);
                 for fault in report.map(Report::into_faults).unwrap_or_default() {
                     let keys: Vec<Path> = fault.keys.iter().map(|key| place.join(key)).collect();
                     if keys.iter().any(|key| self.is_faulty(&key.to_string())) {

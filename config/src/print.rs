@@ -46,7 +46,7 @@ impl Printer<'_> {
                     }
                 }
             }
-            (Kind::Tagged { tag, variants }, Some(json)) => {
+            (Kind::Tagged { tag, variants, .. }, Some(json)) => {
                 let name = json.get(tag).and_then(Json::as_str);
                 match variants.iter().find(|(variant, _)| Some(variant.as_str()) == name) {
                     Some((_, node)) => self.value(*node, merged, effective, path),

@@ -44,6 +44,8 @@ pub(crate) enum Kind {
     Tagged {
         tag: String,
         variants: Vec<(String, Id)>,
+        /// Keys that belong to no variant: those of the struct that the union was flattened into.
+        shared: Vec<String>,
     },
     /// The first that fits.
     Either(Vec<Id>),

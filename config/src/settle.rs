@@ -57,6 +57,19 @@ impl Settled {
         }
         DEFAULT.to_owned()
     }
+
+    /// The values that a section may be read from: what stands there and, where that is a variant of a union, the same
+    /// without the tag, which is not the section's own.
+    pub(crate) fn section(&self, place: &Path, json: &Json) -> Vec<Json> {
+        let Some(whole) = place.get(json) else { return Vec::new() };
+        let mut candidates = vec![whole.clone()];
+        for tag in self.tags.iter().filter(|tag| tag.parent().as_ref() == Some(place)) {
+            let mut without = json.clone();
+            tag.set(&mut without, None);
+            candidates.extend(place.get(&without).cloned());
+        }
+        candidates
+    }
 }
 
 /// The value as JSON, tokens and all.
@@ -115,7 +128,7 @@ impl Walk<'_> {
                 }
                 Json::Object(entries)
             }
-            (Kind::Tagged { tag, variants }, ValueKind::Table(table)) => {
+            (Kind::Tagged { tag, variants, .. }, ValueKind::Table(table)) => {
                 self.settled.tags.push(path.key(tag));
                 let name = table.get(tag).and_then(|value| value.clone().into_string().ok());
                 match variants.iter().find(|(variant, _)| Some(variant) == name.as_ref()) {

@@ -83,7 +83,7 @@ impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let binary = UNITS.iter().filter(|(_, factor)| factor.is_power_of_two());
         let (unit, factor) =
-            binary.clone().find(|(_, factor)| self.0 != 0 && self.0 % factor == 0).unwrap_or(&("B", 1));
+            binary.clone().find(|(_, factor)| self.0 != 0 && self.0.is_multiple_of(*factor)).unwrap_or(&("B", 1));
         write!(f, "{}{unit}", self.0 / factor)
     }
 }
@@ -161,7 +161,7 @@ fn count(text: &str) -> Option<u64> {
     let part = u128::from(fraction.parse::<u64>().ok()?) * u128::from(factor);
     let scale = 10_u128.pow(fraction.len() as u32);
     let whole = whole.parse::<u64>().ok()?.checked_mul(factor)?;
-    (part % scale == 0).then(|| whole.checked_add((part / scale) as u64)).flatten()
+    part.is_multiple_of(scale).then(|| whole.checked_add((part / scale) as u64)).flatten()
 }
 
 #[cfg(test)]

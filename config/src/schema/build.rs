@@ -81,11 +81,7 @@ impl Builder<'_> {
             return id;
         }
         if let Some(Json::Array(parts)) = object.get("allOf") {
-            let mut whole = without(object, "allOf");
-            for part in parts.iter().filter_map(|part| self.plain(part)) {
-                whole = merged(&part, &whole);
-            }
-            return self.build(&Json::Object(whole));
+            return self.together(without(object, "allOf"), parts);
         }
         for key in ["oneOf", "anyOf"] {
             if let Some(Json::Array(parts)) = object.get(key) {
@@ -94,6 +90,27 @@ impl Builder<'_> {
         }
         let kind = self.kind(object);
         self.node(object, kind)
+    }
+
+    /// Parts that hold all at once. Two unions among them are two flattened enums.
+    fn together(&mut self, mut whole: Object, parts: &[Json]) -> Id {
+        let mut unions: Vec<Vec<Json>> = Vec::new();
+        for mut part in parts.iter().filter_map(|part| self.plain(part)) {
+            for key in ["oneOf", "anyOf"] {
+                if let Some(Json::Array(alternatives)) = part.remove(key) {
+                    unions.push(alternatives);
+                }
+            }
+            whole = merged(&part, &whole);
+        }
+        match &unions[..] {
+            [] => self.build(&Json::Object(whole)),
+            [one] => self.union(&whole, one),
+            _ => {
+                let parts: Vec<Object> = unions.concat().iter().filter_map(|part| self.plain(part)).collect();
+                self.flattened(&whole, &parts)
+            }
+        }
     }
 
     fn union(&mut self, outer: &Object, parts: &[Json]) -> Id {
@@ -111,7 +128,8 @@ impl Builder<'_> {
                 let name = constant(part, &tag).unwrap_or_default();
                 variants.push((name, self.build(&Json::Object(merged(&shape, part)))));
             }
-            return self.node(outer, Kind::Tagged { tag, variants });
+            let shared = properties(outer).map(|(name, _)| name.clone()).collect();
+            return self.node(outer, Kind::Tagged { tag, variants, shared });
         }
         if outer.contains_key("properties") {
             return self.flattened(outer, &plain.unwrap_or_default());
@@ -122,20 +140,21 @@ impl Builder<'_> {
 
     /// An enum without a tag, flattened into a struct: any of its keys may be there, and serde decides.
     fn flattened(&mut self, outer: &Object, parts: &[Object]) -> Id {
-        let mut by_name: Vec<(String, Vec<Id>)> = Vec::new();
-        for part in parts {
-            for (name, schema) in properties(part) {
-                let id = self.build(schema);
-                match by_name.iter_mut().find(|(known, _)| known == name) {
-                    Some((_, ids)) => ids.push(id),
-                    None => by_name.push((name.clone(), vec![id])),
-                }
+        let mut by_name: Vec<(&String, Vec<Json>)> = Vec::new();
+        for (name, schema) in parts.iter().flat_map(properties) {
+            match by_name.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, schemas)) if schemas.contains(schema) => {}
+                Some((_, schemas)) => schemas.push(schema.clone()),
+                None => by_name.push((name, vec![schema.clone()])),
             }
         }
         let (mut fields, rest) = self.fields(outer);
-        for (name, ids) in by_name {
-            let node = self.push(Node { kind: Kind::Either(ids), ..Node::default() });
-            fields.push(Field { name, node, required: false, aliases: Vec::new() });
+        for (name, schemas) in by_name {
+            let node = match &schemas[..] {
+                [one] => self.build(one),
+                _ => self.union(&Map::new(), &schemas),
+            };
+            fields.push(Field { name: name.clone(), node, required: false, aliases: Vec::new() });
         }
         self.node(outer, Kind::Struct { fields, rest })
     }

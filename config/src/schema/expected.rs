@@ -5,7 +5,7 @@ impl Schema {
     pub(crate) fn expected(&self, id: Id) -> String {
         match self.kind(id) {
             Kind::Struct { .. } | Kind::Map(_) => "a table".to_owned(),
-            Kind::Tagged { tag, variants } => {
+            Kind::Tagged { tag, variants, .. } => {
                 let names: Vec<&str> = variants.iter().map(|(name, _)| name.as_str()).collect();
                 format!("a table with {tag} = one of {}", names.join(", "))
             }
