@@ -24,6 +24,7 @@ mod queue;
 mod sink;
 mod text;
 mod value;
+mod writer;
 
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -129,7 +130,7 @@ impl Guard {
     ///
     /// Blocks the thread; in async code call it from `spawn_blocking`, or last.
     pub fn flush(&self, deadline: Duration) -> bool {
-        self.0.0.flush(Instant::now() + deadline)
+        self.0.flush(deadline)
     }
 }
 
@@ -162,6 +163,7 @@ impl Handle {
 
     /// Waits as [`Guard::flush`] does.
     pub fn flush(&self, deadline: Duration) -> bool {
-        self.0.flush(Instant::now() + deadline)
+        // No process waits for longer than a day, and some durations do not fit the clock.
+        self.0.flush(Instant::now() + deadline.min(Duration::from_secs(86_400)))
     }
 }

@@ -240,7 +240,7 @@ mod tests {
             let _outer = outer.enter();
             let _inner = tracing::info_span!("inner", attempt = 2, broker = "memory").entered();
             outer.record("state", "old");
-            tracing::info!(broker = "kafka", "in both");
+            tracing::info!(broker = "kafka", broker = "sns", "in both");
         });
         assert_eq!(all[0]["fields"], json!({"broker": "kafka", "attempt": 2, "order": "A1", "state": "old"}));
     }

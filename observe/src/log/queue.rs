@@ -8,12 +8,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
-use tracing::Level;
 
-use super::config::Output;
 use super::line::Style;
-use super::sink::{Sink, WriteError};
-use super::value::Value;
+use super::sink::Sink;
+use super::writer::Writer;
 use crate::metrics;
 
 /// Lines on their way to a [`Sink`].
@@ -31,17 +29,18 @@ pub(super) struct Queue {
     writer: Option<JoinHandle<()>>,
 }
 
-struct Shared {
+/// What the two ends of a queue have in common.
+pub(super) struct Shared {
     state: Mutex<State>,
     /// The writer waits on it for something to do.
-    work: Condvar,
+    pub(super) work: Condvar,
     /// Those who flush wait on it.
-    progress: Condvar,
+    pub(super) progress: Condvar,
     capacity: usize,
     shards: Box<[Mutex<Lines>]>,
     /// Set from the first line in a shard until the writer begins to empty them.
-    due: AtomicBool,
-    dropped: Dropped,
+    pub(super) due: AtomicBool,
+    pub(super) dropped: Dropped,
 }
 
 /// How many lines were dropped, by reason.
@@ -56,36 +55,33 @@ pub(super) struct Dropped {
 }
 
 #[derive(Default)]
-struct State {
-    pending: Lines,
+pub(super) struct State {
+    pub(super) pending: Lines,
     /// Dropped since the last line that said so.
-    dropped: u64,
+    pub(super) dropped: u64,
     /// Lines that came in, and lines that were written or given up. Both only grow.
-    accepted: u64,
-    settled: u64,
-    next_sink: Option<Sink>,
+    pub(super) accepted: u64,
+    pub(super) settled: u64,
+    pub(super) next_sink: Option<Sink>,
     /// The writer sleeps and must be woken.
-    parked: bool,
-    closing: bool,
-    ended: bool,
+    pub(super) parked: bool,
+    pub(super) closing: bool,
+    pub(super) ended: bool,
 }
 
 /// Whole lines, one after the other.
 #[derive(Default)]
-struct Lines {
-    bytes: Vec<u8>,
-    count: u64,
+pub(super) struct Lines {
+    pub(super) bytes: Vec<u8>,
+    pub(super) count: u64,
 }
 
 /// How much may wait: some four thousand lines.
 pub(super) const CAPACITY: usize = 1024 * 1024;
 /// When a shard is handed over.
 const BATCH: usize = 32 * 1024;
-/// How long a line may lie in a shard.
-const TICK: Duration = Duration::from_millis(100);
 /// How long dropping a queue waits for its writer.
 const GRACE: Duration = Duration::from_secs(1);
-const TARGET: &str = "mainspring::log";
 
 impl Queue {
     /// Starts the thread that writes to `sink`. At most `capacity` bytes wait for it, not counting the batch that it
@@ -101,7 +97,7 @@ impl Queue {
             due: AtomicBool::new(false),
             dropped,
         });
-        let mut writer = Writer { shared: Arc::clone(&shared), sink, style, failing: false, due_at: None };
+        let mut writer = Writer::new(Arc::clone(&shared), sink, style);
         let writer = thread::Builder::new().name("log".to_owned()).spawn(move || writer.run())?;
         Ok(Self { shared, writer: Some(writer) })
     }
@@ -115,12 +111,9 @@ impl Queue {
     pub(super) fn batch(&self, line: &[u8]) {
         let shared = &self.shared;
         let mut shard = lock(&shared.shards[shard_of_thread() % shared.shards.len()]);
+        // Before and not after: a line that is too long even for the queue then takes no others with it.
         if line.len() + shard.bytes.len() > BATCH {
             shared.hand_over(&mut shard);
-        }
-        if line.len() > BATCH {
-            // By itself: should it be too long even for the queue, it takes no others with it.
-            return shared.accept(line, 1);
         }
         shard.push(line, 1);
         drop(shard);
@@ -179,7 +172,7 @@ impl fmt::Debug for Queue {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
 
@@ -208,7 +201,7 @@ impl Shared {
     }
 
     /// Empties all shards.
-    fn gather(&self) {
+    pub(super) fn gather(&self) {
         for shard in &self.shards {
             self.hand_over(&mut lock(shard));
         }
@@ -239,119 +232,10 @@ impl Lines {
         self.count += count;
     }
 
-    fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.count = 0;
         self.bytes.shrink_to(2 * BATCH);
-    }
-}
-
-/// The thread that writes.
-struct Writer {
-    shared: Arc<Shared>,
-    sink: Sink,
-    style: Arc<Style>,
-    /// The last batch could not be written where it belongs.
-    failing: bool,
-    /// When the shards must be emptied.
-    due_at: Option<Instant>,
-}
-
-impl Writer {
-    fn run(&mut self) {
-        let mut batch = Lines::default();
-        let mut unsaid = 0;
-        while let Some(dropped) = self.next(&mut batch) {
-            unsaid += dropped;
-            let lines = batch.bytes.len();
-            if unsaid > 0 {
-                let fields = [("dropped", Value::U64(unsaid))];
-                self.style.notice(&mut batch.bytes, Level::WARN, TARGET, "log lines were dropped", &fields);
-            }
-            match self.write(&batch.bytes, lines) {
-                Ok(()) => unsaid = 0,
-                Err(lost) => {
-                    unsaid += lost;
-                    self.shared.dropped.write_error.inc_by(lost);
-                }
-            }
-            let mut state = self.shared.lock();
-            state.settled += batch.count;
-            drop(state);
-            self.shared.progress.notify_all();
-            batch.clear();
-        }
-        self.shared.lock().ended = true;
-        self.shared.progress.notify_all();
-    }
-
-    /// Waits for lines and takes them. Returns how many were dropped after them; `None` at the end.
-    fn next(&mut self, batch: &mut Lines) -> Option<u64> {
-        let shared = Arc::clone(&self.shared);
-        let mut state = shared.lock();
-        loop {
-            if let Some(sink) = state.next_sink.take() {
-                (self.sink, self.failing) = (sink, false);
-            }
-            let left = self.left_until_due();
-            if left == Some(Duration::ZERO) {
-                drop(state);
-                self.due_at = None;
-                shared.due.store(false, Ordering::Release);
-                shared.gather();
-                state = shared.lock();
-            } else if state.pending.count > 0 || state.dropped > 0 {
-                std::mem::swap(&mut state.pending, batch);
-                return Some(std::mem::take(&mut state.dropped));
-            } else if state.closing {
-                return None;
-            } else {
-                state.parked = true;
-                state = match left {
-                    Some(left) => shared.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
-                    None => shared.work.wait(state).unwrap_or_else(PoisonError::into_inner),
-                };
-                state.parked = false;
-            }
-        }
-    }
-
-    /// How long the shards may still wait; `None` while they are empty.
-    fn left_until_due(&mut self) -> Option<Duration> {
-        if !self.shared.due.load(Ordering::Acquire) {
-            return None;
-        }
-        let now = Instant::now();
-        Some(self.due_at.get_or_insert(now + TICK).saturating_duration_since(now))
-    }
-
-    /// Writes `bytes`, of which all after the first `lines` is a notice. What the output refuses goes to stderr. Fails
-    /// with the number of lines that stderr refused as well.
-    fn write(&mut self, bytes: &[u8], lines: usize) -> Result<(), u64> {
-        let Err(WriteError { written, error }) = self.sink.write(bytes) else {
-            self.failing = false;
-            return Ok(());
-        };
-        // The line that was cut short is written again, whole.
-        let whole = bytes[..written].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        let mut rest = Vec::new();
-        if !std::mem::replace(&mut self.failing, true) {
-            let fields = [("output", Value::Str(self.sink.name())), ("error", Value::Display(&error))];
-            self.style.notice(
-                &mut rest,
-                Level::ERROR,
-                TARGET,
-                "the log cannot be written; its lines go to stderr until it can",
-                &fields,
-            );
-        }
-        let notice = rest.len();
-        rest.extend_from_slice(&bytes[whole..]);
-        let stderr = Sink::open(&Output::Stderr).map_err(|error| WriteError { written: 0, error });
-        stderr.and_then(|mut stderr| stderr.write(&rest)).map_err(|failed| {
-            let lost = bytes.get(whole + failed.written.saturating_sub(notice)..lines).unwrap_or_default();
-            lost.iter().filter(|byte| **byte == b'\n').count() as u64
-        })
     }
 }
 
@@ -373,6 +257,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use crate::log::line::Look;
+    use crate::log::writer::TICK;
     use std::io::Write;
 
     /// An output that a test can hold up, and look into.
@@ -483,9 +368,10 @@ mod tests {
         let gate = Gate::default();
         let (queue, _) = queue(&gate, CAPACITY);
         for round in 1..=3 {
+            let handed_over = Instant::now();
             queue.batch(b"access\n");
-            let written = gate.until(|behind| behind.written.len() == round * 7);
-            assert_eq!(written.len(), round);
+            assert_eq!(gate.until(|behind| behind.written.len() == round * 7).len(), round);
+            assert!(handed_over.elapsed() >= TICK, "round {round} was not gathered with what may follow");
         }
     }
 
