@@ -1,1 +1,15 @@
-//! Benchmarks.
+//! What a request costs: bare `axum::serve` and the kit, the same route and the same client, side by side.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `arms.rs` | the servers that are compared |
+//! | `child.rs` | an arm in a process of its own, and what it has used |
+//! | `load.rs` | the client |
+//! | `table.rs` | medians, spread, and how they are printed |
+//! | `bin/bench.rs` | runs it all, arms interleaved |
+//! | `bin/serve.rs`, `bin/serve_counting.rs` | an arm, with the system's allocator or one that counts |
+
+pub mod arms;
+pub mod child;
+pub mod load;
+pub mod table;

@@ -69,9 +69,9 @@ pub(crate) enum Cause {
 
 /// The part of the budget that is kept for flushing: a tenth, at most one second.
 const FLUSH_SHARE: u32 = 10;
+const LONGEST_FLUSH_RESERVE: Duration = Duration::from_secs(1);
 /// How long daemons have to put down what they hold, once the time for finishing it is over.
 const LAST_MOMENT: Duration = Duration::from_millis(50);
-const LONGEST_FLUSH_RESERVE: Duration = Duration::from_secs(1);
 
 impl Bound {
     /// Where the public listener is. With port 0 configured, this is the port that was given.
@@ -237,7 +237,9 @@ impl Running {
             self.supervisor.requests_finished();
             self.supervisor.ended().await;
         };
-        let in_time = tokio::time::timeout_at(drained_by, finish).await.is_ok();
+        let finished = tokio::time::timeout_at(drained_by, finish).await.is_ok();
+        // A daemon that put its work down at the deadline has ended, but not in time.
+        let in_time = finished && Instant::now() < drained_by;
         let (mut left, mut daemons_aborted) = (Vec::new(), Vec::new());
         if !in_time {
             self.dispatch.abort();

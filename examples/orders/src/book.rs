@@ -8,23 +8,23 @@ use serde::{Deserialize, Serialize};
 
 /// What a customer sends, and what travels as the message's body.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Order {
-    pub id: String,
-    pub item: String,
-    pub quantity: u32,
+pub(crate) struct Order {
+    pub(crate) id: String,
+    pub(crate) item: String,
+    pub(crate) quantity: u32,
 }
 
 /// An order with its status.
 #[derive(Clone, Debug, Serialize)]
-pub struct Entry {
+pub(crate) struct Entry {
     #[serde(flatten)]
-    pub order: Order,
-    pub status: Status,
+    pub(crate) order: Order,
+    pub(crate) status: Status,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub(crate) enum Status {
     Accepted,
     Shipped,
     Rejected,
@@ -32,7 +32,7 @@ pub enum Status {
 
 /// Remembers the newest orders.
 #[derive(Default)]
-pub struct Book(Mutex<Pages>);
+pub(crate) struct Book(Mutex<Pages>);
 
 #[derive(Default)]
 struct Pages {
@@ -46,7 +46,7 @@ const REMEMBERED: usize = 100_000;
 
 impl Order {
     /// Refuses what no handler could ship.
-    pub fn check(&self) -> Result<(), Problem> {
+    pub(crate) fn check(&self) -> Result<(), Problem> {
         if self.id.is_empty() {
             return Err(Problem::invalid_field("id", "must not be empty"));
         }
@@ -58,11 +58,11 @@ impl Order {
 }
 
 impl Book {
-    pub fn accept(&self, order: Order) -> Entry {
+    pub(crate) fn accept(&self, order: Order) -> Entry {
         self.set(order, Status::Accepted)
     }
 
-    pub fn set(&self, order: Order, status: Status) -> Entry {
+    pub(crate) fn set(&self, order: Order, status: Status) -> Entry {
         let entry = Entry { order, status };
         let mut pages = self.pages();
         let id = entry.order.id.clone();
@@ -77,18 +77,18 @@ impl Book {
         entry
     }
 
-    pub fn forget(&self, id: &str) {
+    pub(crate) fn forget(&self, id: &str) {
         let mut pages = self.pages();
         if pages.entries.remove(id).is_some() {
             pages.ids.retain(|known| known != id);
         }
     }
 
-    pub fn get(&self, id: &str) -> Option<Entry> {
+    pub(crate) fn get(&self, id: &str) -> Option<Entry> {
         self.pages().entries.get(id).cloned()
     }
 
-    pub fn newest(&self, count: usize) -> Vec<Entry> {
+    pub(crate) fn newest(&self, count: usize) -> Vec<Entry> {
         let pages = self.pages();
         pages.ids.iter().rev().take(count).filter_map(|id| pages.entries.get(id).cloned()).collect()
     }

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -69,8 +68,12 @@ impl Acceptor {
     /// Serves what the kernel has accepted already, then closes the listening socket.
     pub(crate) fn stop_accepting(&mut self) {
         let Some(listener) = self.listener.take() else { return };
-        while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
-            self.serve(stream, peer);
+        // The kernel is asked, not tokio, which may not have heard of the last ones yet. The socket does not block.
+        let Ok(listener) = listener.into_std() else { return };
+        while let Ok((stream, peer)) = listener.accept() {
+            if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+                self.serve(stream, peer);
+            }
         }
     }
 

@@ -1,0 +1,126 @@
+//! The servers that are compared. Each serves the same application on a current-thread runtime.
+
+use std::io::{BufRead, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::Path;
+use axum::{Json, Router, routing::get};
+use mainspring_config::Duration;
+use mainspring_observe::log::{Access, Output};
+use mainspring_server::config::{AdminAddr, LameDuck};
+use mainspring_server::{Config, Service, SimpleServer};
+use serde::Serialize;
+
+/// What is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arm {
+    /// `axum::serve`, and nothing else.
+    Bare,
+    /// `SimpleServer` with everything on.
+    Kit,
+    /// The same with a JSON access log, written to `/dev/null`.
+    KitLog,
+}
+
+impl Arm {
+    /// All of them, the reference first.
+    pub const ALL: [Self; 3] = [Self::Bare, Self::Kit, Self::KitLog];
+
+    /// What the table calls it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Bare => "bare axum::serve",
+            Self::Kit => "SimpleServer, everything on",
+            Self::KitLog => "the same with JSON access log",
+        }
+    }
+
+    /// What the command line calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bare => "bare",
+            Self::Kit => "kit",
+            Self::KitLog => "kit-log",
+        }
+    }
+}
+
+/// Serves the arm that the first argument names: prints its address, then answers each line on standard input with
+/// what `used` says, and ends with standard input.
+pub fn main(used: fn() -> (usize, usize)) {
+    let name = std::env::args().nth(1).unwrap_or_default();
+    let Some(arm) = Arm::ALL.into_iter().find(|arm| arm.name() == name) else {
+        eprintln!("usage: serve bare|kit|kit-log");
+        return;
+    };
+    std::thread::spawn(move || {
+        // Without input there is nobody left to serve.
+        for _ in std::io::stdin().lock().lines() {
+            let (allocations, bytes) = used();
+            println!("{allocations} {bytes}");
+        }
+        #[expect(clippy::disallowed_methods, reason = "a benchmark's server has nothing to lose")]
+        std::process::exit(0);
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(serve(arm)),
+        Err(error) => eprintln!("no runtime: {error}"),
+    }
+}
+
+#[derive(Serialize)]
+struct Cat {
+    id: u64,
+    name: &'static str,
+}
+
+async fn cat(Path(id): Path<u64>) -> Json<Cat> {
+    Json(Cat { id, name: "Tom" })
+}
+
+/// One route that is asked for, and twenty that are only there.
+fn routes() -> Router {
+    let router = Router::new().route("/cats/{id}", get(cat));
+    (0..20).fold(router, |router, n| router.route(&format!("/other{n}/{{id}}"), get(cat))).with_state(())
+}
+
+struct Cats;
+
+impl Service for Cats {
+    const NAME: &'static str = "cats";
+
+    fn routes(self: Arc<Self>) -> Router {
+        routes()
+    }
+}
+
+async fn serve(arm: Arm) {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    if arm == Arm::Bare {
+        let listener = tokio::net::TcpListener::bind(any).await.expect("loopback can be bound");
+        announce(listener.local_addr().expect("a bound socket has an address"));
+        axum::serve(listener, routes()).await.expect("serving has no end");
+        return;
+    }
+    let mut config = Config::default();
+    config.http.addr = any;
+    config.admin.addr = AdminAddr(Some(any));
+    config.shutdown.lame_duck = LameDuck(Some(Duration::from_secs(0)));
+    config.log.output = Output::Stderr;
+    config.log.filter = "warn".to_owned();
+    if arm == Arm::KitLog {
+        config.log.access = Access::To(Output::File("/dev/null".into()));
+    }
+    let identity = mainspring_observe::Identity::new("cats", "1");
+    let _log = mainspring_server::init(&config.log, &identity).expect("the log can be set up");
+    let bound = SimpleServer::new(config).register(Cats).bind().expect("loopback can be bound");
+    announce(bound.http_addr().expect("a bound server has an address"));
+    bound.run(std::future::pending()).await.expect("serving has no end");
+}
+
+fn announce(addr: SocketAddr) {
+    println!("{addr}");
+    let _ = std::io::stdout().flush();
+}

@@ -1,0 +1,5 @@
+//! One arm, with the system's allocator.
+
+fn main() {
+    mainspring_benches::arms::main(|| (0, 0));
+}

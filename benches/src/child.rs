@@ -1,0 +1,83 @@
+//! An arm in a process of its own, so that what it uses can be told apart.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child as Process, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use crate::arms::Arm;
+
+/// A running arm. Dropping it ends it.
+#[derive(Debug)]
+pub struct Child {
+    process: Process,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    /// Where it serves.
+    pub addr: SocketAddr,
+}
+
+impl Child {
+    /// Starts `arm` with the binary `program`, which lies beside this one, on the first processor where `taskset`
+    /// exists.
+    pub fn start(program: &str, arm: Arm) -> io::Result<Self> {
+        let binary = std::env::current_exe()?.with_file_name(program);
+        let mut command = if Path::new("/usr/bin/taskset").exists() {
+            let mut command = Command::new("taskset");
+            command.args(["-c", "0"]).arg(binary);
+            command
+        } else {
+            Command::new(binary)
+        };
+        let mut process =
+            command.arg(arm.name()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let (Some(input), Some(output)) = (process.stdin.take(), process.stdout.take()) else {
+            return Err(io::Error::other("the child has no pipes"));
+        };
+        let mut output = BufReader::new(output);
+        let addr = line(&mut output)?.parse().map_err(io::Error::other)?;
+        Ok(Self { process, input, output, addr })
+    }
+
+    /// Processor time used so far, of all its threads.
+    pub fn cpu(&self) -> io::Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/schedstat", self.process.id()))?;
+        // schedstat counts one thread; the sum over all of them is in the threads' own files.
+        let mut nanos = 0;
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.process.id()))? {
+            let stat = std::fs::read_to_string(task?.path().join("schedstat")).unwrap_or_else(|_| stat.clone());
+            nanos += stat.split_whitespace().next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or(0);
+        }
+        Ok(Duration::from_nanos(nanos))
+    }
+
+    /// Allocations and bytes so far; only a counting binary knows them.
+    pub fn allocations(&mut self) -> io::Result<(u64, u64)> {
+        self.input.write_all(b"?\n")?;
+        let line = line(&mut self.output)?;
+        let (count, bytes) = line.split_once(' ').ok_or_else(|| io::Error::other("two numbers were expected"))?;
+        Ok((count.parse().map_err(io::Error::other)?, bytes.parse().map_err(io::Error::other)?))
+    }
+
+    /// Resident memory, in bytes.
+    pub fn resident(&self) -> io::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()).and_then(|kib| kib.parse::<u64>().ok());
+        kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("no VmRSS"))
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn line(output: &mut BufReader<ChildStdout>) -> io::Result<String> {
+    let mut line = String::new();
+    output.read_line(&mut line)?;
+    Ok(line.trim().to_owned())
+}

@@ -1,0 +1,105 @@
+//! What a configuration says, and what a faulty one gets.
+
+use std::io::Write;
+use std::net::TcpListener;
+
+use crate::daemon::{Daemon, output};
+use crate::http;
+
+#[test]
+fn five_faults_in_three_sources_are_five_lines_and_nothing_is_bound() {
+    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    writeln!(file, "wrok = \"1s\"\n[server.http]\nmax_connections = 0\nrequest_timeout = \"28\"").unwrap();
+    let env = [("ORDERS_SERVER__LOG__FORMAT", "jsn")];
+    let path = file.path().to_str().unwrap();
+    let output = output(&env, &["--config", path, "--set", "server.shutdown.budget=soon"]);
+    assert_eq!(output.code, Some(78), "{}", output.stderr);
+    let lines: Vec<_> = output.stderr.lines().filter(|line| line.contains(" (")).collect();
+    assert_eq!(lines.len(), 5, "{}", output.stderr);
+    for (key, source, hint) in [
+        ("server.http.max_connections", &format!("{path}:3")[..], "1"),
+        ("server.http.request_timeout", &format!("{path}:4"), "28s"),
+        ("server.log.format", "env ORDERS_SERVER__LOG__FORMAT", "json"),
+        ("server.shutdown.budget", "--set server.shutdown.budget", "10s"),
+        ("wrok", &format!("{path}:1"), "work"),
+    ] {
+        let line =
+            lines.iter().find(|line| line.starts_with(key)).unwrap_or_else(|| panic!("{key}: {}", output.stderr));
+        assert!(line.contains(source) && line.contains(hint), "{line}");
+    }
+    assert_eq!(output.stdout, "");
+}
+
+#[test]
+fn a_request_timeout_that_a_shutdown_would_cut_off_is_refused() {
+    let output = output(&[("ORDERS_SERVER__HTTP__REQUEST_TIMEOUT", "29s")], &["--check-config"]);
+    assert_eq!(output.code, Some(78));
+    assert!(output.stderr.starts_with("server.http.request_timeout"), "{}", output.stderr);
+}
+
+#[test]
+fn the_configuration_can_be_checked_and_printed_without_a_socket() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let env = [("ORDERS_SERVER__HTTP__ADDR", addr.as_str())];
+    let check = output(&env, &["--check-config"]);
+    assert_eq!((check.code, check.stderr.as_str()), (Some(0), ""));
+    let print = output(&env, &["--print-config"]);
+    assert_eq!(print.code, Some(0));
+    let line = format!("server.http.addr = \"{addr}\"   # env ORDERS_SERVER__HTTP__ADDR");
+    assert!(print.stdout.lines().any(|printed| printed == line), "{}", print.stdout);
+    let schema: serde_json::Value = serde_json::from_str(&output(&env, &["--config-schema"]).stdout).unwrap();
+    assert!(schema["properties"]["topic"].is_object());
+    assert!(output(&env, &["--help"]).stdout.contains("--print-config"));
+    assert!(output(&env, &["--version"]).stdout.starts_with("orders 0.1.0"));
+    assert_eq!(output(&env, &["--no-such-flag"]).code, Some(78));
+}
+
+#[test]
+fn gizmos_names_are_understood() {
+    let env =
+        [("HTTP_PORT", "8099"), ("HTTP_ADDR", "127.0.0.2"), ("GIZMO_IDLE_TIMEOUT", "120s"), ("APP_LOG_LEVEL", "debug")];
+    let mut command = crate::daemon::command(&env, &["--print-config"]);
+    command.env_remove("ORDERS_SERVER__HTTP__ADDR");
+    let printed = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    for expected in
+        ["server.http.addr = \"127.0.0.2:8099\"", "server.http.idle_timeout = \"120s\"", "server.log.filter = \"debug\""]
+    {
+        assert!(printed.contains(expected), "{expected} is not in {printed}");
+    }
+}
+
+#[test]
+fn a_url_that_nobody_can_open_is_a_configuration_fault() {
+    let unknown = output(&[("ORDERS_TOPIC", "memroy://orders")], &[]);
+    assert_eq!(unknown.code, Some(78), "{}{}", unknown.stdout, unknown.stderr);
+    assert!(unknown.stdout.contains("memory"), "{}", unknown.stdout);
+    let option = output(&[("ORDERS_TOPIC", "memory://orders?gruop=ship")], &[]);
+    assert_eq!(option.code, Some(78));
+    assert!(option.stdout.contains("group"), "{}", option.stdout);
+}
+
+#[test]
+fn taken_ports_are_named_and_no_other_is_kept() {
+    let (http, admin) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let (http, admin) =
+        (http.local_addr().unwrap().to_string(), (admin.local_addr().unwrap().to_string(), http, admin));
+    let env = [("ORDERS_SERVER__HTTP__ADDR", http.as_str()), ("ORDERS_SERVER__ADMIN__ADDR", admin.0.as_str())];
+    let output = output(&env, &[]);
+    assert_eq!(output.code, Some(69));
+    let log = output.stdout;
+    assert!(log.contains(&http) && log.contains(&admin.0), "{log}");
+    assert!(!log.contains("\"ready\""), "{log}");
+}
+
+#[test]
+fn secrets_and_the_environment_are_not_shown() {
+    let daemon = Daemon::start(&[("SOME_TOKEN", "hunter2")]);
+    for path in ["/", "/-/config", "/metrics", "/readyz?verbose", "/debug/pubsub"] {
+        let answer = http::get(daemon.admin, path);
+        assert_eq!(answer.status, 200, "{path}");
+        assert!(!answer.body.contains("hunter2"), "{path}");
+    }
+    daemon.signal("TERM");
+    assert_eq!(daemon.end().code, Some(0));
+}

@@ -1,0 +1,7 @@
+//! The built daemon, driven from outside: signals, exit codes, output.
+
+mod config;
+mod daemon;
+mod http;
+mod life;
+mod load;
