@@ -79,7 +79,7 @@ impl Coercer<'_> {
                 }
                 Some(value(ValueKind::Table(table), spot))
             }
-            Kind::List(of) => self.list(id, *of, spot, path),
+            Kind::List { of, min, max } => self.list(id, *of, (*min, *max), spot, path),
             Kind::Tuple(of) => self.tuple(id, of, spot, path),
             Kind::Tagged { .. } => self.tagged(id, spot, path, peers),
             Kind::Either(nodes) => self.either(id, nodes, spot, path, peers),
@@ -143,7 +143,7 @@ impl Coercer<'_> {
         value(ValueKind::Table(table), spot)
     }
 
-    fn list(&mut self, id: Id, of: Id, spot: &Spot, path: &Path) -> Option<Value> {
+    fn list(&mut self, id: Id, of: Id, bounds: (usize, Option<usize>), spot: &Spot, path: &Path) -> Option<Value> {
         let parsed;
         let items = match &spot.raw {
             Raw::List(items) => items,
@@ -157,6 +157,11 @@ impl Coercer<'_> {
                 return None;
             }
         };
+        if items.len() < bounds.0 || bounds.1.is_some_and(|max| items.len() > max) {
+            let what = format!("has {} items; expected {}", items.len(), self.schema.expected(id));
+            self.fault(path, &spot.origin, what, None);
+            return None;
+        }
         let mut values = Vec::with_capacity(items.len());
         for (index, item) in items.iter().enumerate() {
             if matches!(&item.raw, Raw::Text(text) if text.is_empty()) {
@@ -302,7 +307,9 @@ impl Coercer<'_> {
         } else {
             format!("{} {why}", leaf::show(&spot.raw, hide))
         };
-        let expected = self.schema.expected(id);
+        let table = matches!(self.schema.kind(id), Kind::Struct { .. } | Kind::Map(_) | Kind::Tagged { .. });
+        let json = if table && matches!(spot.raw, Raw::Text(_)) { ", written as JSON" } else { "" };
+        let expected = format!("{}{json}", self.schema.expected(id));
         self.fault(path, &spot.origin, format!("{what}; expected {expected}"), hint.filter(|_| !hide));
     }
 
@@ -376,7 +383,7 @@ fn looks_like(kind: &Kind, raw: &Raw, strict: bool) -> bool {
             !strict || entries.iter().any(|(key, _)| fields.iter().any(|field| field.name == *key))
         }
         (Kind::Map(_) | Kind::Tagged { .. }, Raw::Table(_))
-        | (Kind::List(_) | Kind::Tuple(_), Raw::List(_))
+        | (Kind::List { .. } | Kind::Tuple(_), Raw::List(_))
         | (Kind::Bool, Raw::Bool(_))
         | (Kind::Int { .. }, Raw::Int(_))
         | (Kind::Float { .. }, Raw::Int(_) | Raw::Float(_))

@@ -3,7 +3,7 @@
 mod alias;
 mod lookup;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::Path as FilePath;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::file;
 use crate::path::Path;
 use crate::problem::Problem;
 use crate::raw::{Layer, Origin, Raw, Spot};
-use crate::schema::{Id, Kind, Known, Schema};
+use crate::schema::{Id, Kind, Known, Names, Schema};
 use crate::suggest;
 
 pub(crate) use lookup::{Found, find};
@@ -98,6 +98,7 @@ impl<'a> Env<'a> {
     /// that stands there.
     pub(crate) fn layers(mut self, below: &[Layer], ranks: &Ranks) -> Vec<Layer> {
         self.prefixed();
+        self.families();
         self.aliases(below);
         self.secret_files();
         let mut layers = Vec::new();
@@ -148,6 +149,22 @@ impl<'a> Env<'a> {
         for name in unknown {
             let hint = self.meant(&name).unwrap_or_default();
             self.problems.push(Problem::new("-", format!("env {name}"), "unknown variable").hint(hint));
+        }
+    }
+
+    /// Variables that look like ones of ours but are none: only a notice, since they may be somebody else's.
+    fn families(&mut self) {
+        let names = |known: &Known| self.schema.names(known.node).collect::<Vec<_>>();
+        let top = self.schema.names(self.schema.root());
+        let declared: Vec<&Names> = self.known.iter().flat_map(names).chain(top).collect();
+        let aliases: BTreeSet<&str> = declared.iter().flat_map(|names| names.all()).collect();
+        let families: BTreeSet<&String> = declared.iter().flat_map(|names| &names.families).collect();
+        for name in self.vars.keys().filter(|name| families.iter().any(|family| name.starts_with(*family))) {
+            if !aliases.contains(name.as_str()) && !name.starts_with(self.prefix) {
+                let near = suggest::nearest(name, aliases.iter().copied());
+                let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+                self.notices.push(format!("{name} is not known and has no effect{hint}"));
+            }
         }
     }
 

@@ -30,7 +30,7 @@ impl Exit {
         }
     }
 
-    /// Returns what to print on standard error, without a line break at its end: one line for each problem.
+    /// Returns what to print on standard error, one line for each problem; ends with a line break unless it is empty.
     pub fn stderr(&self) -> &str {
         match self {
             Self::Done(_) => "",
@@ -39,7 +39,15 @@ impl Exit {
         }
     }
 
-    pub(crate) fn usage(text: impl Into<String>) -> Self {
-        Self::Usage(text.into())
+    pub(crate) fn done(text: &str) -> Self {
+        Self::Done(with_line_break(text))
     }
+
+    pub(crate) fn usage(text: impl Into<String>) -> Self {
+        Self::Usage(with_line_break(&text.into()))
+    }
+}
+
+fn with_line_break(text: &str) -> String {
+    format!("{}\n", text.trim_end())
 }

@@ -71,14 +71,14 @@ fn pair(text: String) -> Result<(String, String), Exit> {
 fn refused(error: &clap::Error) -> Exit {
     let text = error.render().to_string();
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Done(text),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::done(&text),
         // An argument that is no flag may be the value that belonged to one, `--set password hunter2`: not repeated.
         ErrorKind::UnknownArgument => match error.get(ContextKind::InvalidArg) {
             Some(ContextValue::String(argument)) if !argument.starts_with('-') => {
                 Exit::usage("an argument that is no flag (not shown); write --set key=value, without spaces")
             }
-            _ => Exit::usage(text.trim_end()),
+            _ => Exit::usage(text),
         },
-        _ => Exit::usage(text.trim_end()),
+        _ => Exit::usage(text),
     }
 }

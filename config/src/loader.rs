@@ -120,7 +120,7 @@ impl Loader {
         let flags = flags::parse(&self.name, &self.version, &prefix, self.args)?;
         let json_schema = schema::generate::<C>();
         if flags.schema {
-            return Err(Exit::Done(format!("{json_schema:#}\n")));
+            return Err(Exit::done(&format!("{json_schema:#}")));
         }
         let schema = Schema::of(&json_schema);
         let defaults = match serde_json::to_value(C::default()) {
@@ -151,7 +151,7 @@ impl Loader {
         let effective = serde_json::to_value(&config).unwrap_or_default();
         let printed = print::print(&schema, &settled, &vault.mask(&settled.json), &effective);
         if flags.check {
-            return Err(Exit::Done("configuration is valid\n".to_owned()));
+            return Err(Exit::done("configuration is valid"));
         }
         if flags.print {
             return Err(Exit::Done(printed));
@@ -325,6 +325,8 @@ impl Work<'_> {
             what = "is not set".to_owned();
         } else if path.get(&settled.json).is_some_and(|json| self.vault.holds_any_of(json)) {
             what = "does not fit (the values are not shown)".to_owned();
+        } else if let Some(json) = path.get(&settled.json).filter(|json| !json.is_object() && !json.is_array()) {
+            what = format!("{json} does not fit: {what}");
         }
         let key = path.to_string();
         if self.torn && what == "is not set" || self.is_faulty(&key) {
@@ -346,7 +348,10 @@ impl Work<'_> {
                         continue;
                     }
                     let source = settled.origin(&keys[0]);
-                    found.push(Problem::new(&keys[0], source, self.vault.scrub(&fault.what)).hint(fault.hint));
+                    found.push(
+                        Problem::new(&keys[0], source, self.vault.scrub(&fault.what))
+                            .hint(self.vault.scrub(&fault.hint)),
+                    );
                 }
             }
         }

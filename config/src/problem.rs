@@ -67,8 +67,8 @@ impl Error {
     pub(crate) fn new(mut problems: Vec<Problem>) -> Self {
         problems.sort_by(|a, b| (&a.key, &a.source, &a.what).cmp(&(&b.key, &b.source, &b.what)));
         problems.dedup();
-        let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
-        Self { text: lines.join("\n"), problems }
+        let text = problems.iter().map(|problem| format!("{problem}\n")).collect();
+        Self { text, problems }
     }
 
     /// Returns the problems, sorted by key; there is at least one.
@@ -76,6 +76,7 @@ impl Error {
         &self.problems
     }
 
+    /// One line for each problem, each with its line break.
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
@@ -83,7 +84,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(self.text.trim_end_matches('\n'))
     }
 }
 

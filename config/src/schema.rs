@@ -39,7 +39,11 @@ pub(crate) enum Kind {
         rest: Option<Id>,
     },
     Map(Id),
-    List(Id),
+    List {
+        of: Id,
+        min: usize,
+        max: Option<usize>,
+    },
     Tuple(Vec<Id>),
     Tagged {
         tag: String,
@@ -105,7 +109,7 @@ impl Schema {
     /// Reads a schema.
     ///
     /// # Panics
-    /// If an `x-env`, `x-env-host`, `x-env-port`, `x-env-ignored`, `x-format` or `x-words` in it is malformed: that is a
+    /// If an `x-env`, `x-env-host`, `x-env-port`, `x-env-ignored`, `x-env-families`, `x-format` or `x-words` in it is malformed: that is a
     /// mistake in the program, which every start shows.
     pub(crate) fn of(schema: &Json) -> Self {
         let (nodes, root) = build::arena(schema);
@@ -166,7 +170,7 @@ impl Schema {
 
     pub(crate) fn children(&self, id: Id) -> Vec<Id> {
         match &self.nodes[id].kind {
-            Kind::Link(child) | Kind::Map(child) | Kind::List(child) => vec![*child],
+            Kind::Link(child) | Kind::Map(child) | Kind::List { of: child, .. } => vec![*child],
             Kind::Struct { fields, rest } => fields.iter().map(|field| field.node).chain(*rest).collect(),
             Kind::Tuple(items) | Kind::Either(items) => items.clone(),
             Kind::Tagged { variants, .. } => variants.iter().map(|(_, node)| *node).collect(),

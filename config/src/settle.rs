@@ -151,7 +151,7 @@ impl Walk<'_> {
                 }
                 table.iter().map(|(key, inner)| (key.clone(), self.value(*of, inner, &path.key(key)))).collect()
             }
-            (Kind::List(of), ValueKind::Array(items)) => {
+            (Kind::List { of, .. }, ValueKind::Array(items)) => {
                 self.origin(value, path);
                 let settle = |(index, item)| self.value(*of, item, &path.index(index));
                 items.iter().enumerate().map(settle).collect()

@@ -1,4 +1,4 @@
-use super::{Env, Given, canonical, is_injected};
+use super::{Env, Given, find, is_injected, parts};
 use crate::leaf;
 use crate::path::Path;
 use crate::problem::Problem;
@@ -161,7 +161,8 @@ impl Env<'_> {
     /// The value of an alias. One that is also the canonical name of some key means that key, and Kubernetes'
     /// `HTTP_PORT=tcp://…`, for a Service called `http`, means nothing.
     fn part(&mut self, name: &str, path: &[String]) -> Option<Part> {
-        if name == canonical(self.prefix, path) {
+        let canonical = name.strip_prefix(self.prefix).and_then(|rest| find(self.schema, &parts(rest)));
+        if canonical.is_some() {
             return None;
         }
         let value = self.vars.get(name)?;

@@ -7,7 +7,7 @@ use super::{Field, Format, Id, Kind, Names, Node, Text};
 type Object = Map<String, Json>;
 
 /// What, beside a `$ref`, changes the shape of what is referred to.
-const SHAPING: [&str; 16] = [
+const SHAPING: [&str; 18] = [
     "properties",
     "additionalProperties",
     "required",
@@ -24,6 +24,8 @@ const SHAPING: [&str; 16] = [
     "exclusiveMaximum",
     "minLength",
     "maxLength",
+    "minItems",
+    "maxItems",
 ];
 
 pub(super) fn arena(schema: &Json) -> (Vec<Node>, Id) {
@@ -230,7 +232,8 @@ impl Builder<'_> {
         if let Some(Json::Array(items)) = object.get("prefixItems") {
             return Kind::Tuple(items.iter().map(|item| self.build(item)).collect());
         }
-        Kind::List(self.build(object.get("items").unwrap_or(&Json::Bool(true))))
+        let of = self.build(object.get("items").unwrap_or(&Json::Bool(true)));
+        Kind::List { of, min: length(object, "minItems").unwrap_or(0), max: length(object, "maxItems") }
     }
 
     /// The schema with its own reference put in, so that its properties can be seen.
@@ -353,15 +356,18 @@ fn format(name: &Json) -> Option<Format> {
 }
 
 fn text(object: &Object) -> Text {
-    let length = |key: &str| object.get(key).and_then(Json::as_u64).and_then(|length| usize::try_from(length).ok());
     let words = object.get("x-words").map(|words| words.as_array().expect("x-words is a list"));
     Text {
         format: None,
         words: words.into_iter().flatten().filter_map(Json::as_str).map(str::to_owned).collect(),
         choices: Vec::new(),
-        min: length("minLength").unwrap_or(0),
-        max: length("maxLength"),
+        min: length(object, "minLength").unwrap_or(0),
+        max: length(object, "maxLength"),
     }
+}
+
+fn length(object: &Object, key: &str) -> Option<usize> {
+    usize::try_from(object.get(key)?.as_u64()?).ok()
 }
 
 fn int(object: &Object) -> Kind {

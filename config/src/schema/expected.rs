@@ -9,8 +9,15 @@ impl Schema {
                 let names: Vec<&str> = variants.iter().map(|(name, _)| name.as_str()).collect();
                 format!("a table with {tag} = one of {}", names.join(", "))
             }
-            Kind::List(of) if matches!(self.kind(*of), Kind::List(_)) => "a list of lists".to_owned(),
-            Kind::List(of) => format!("a list, each item {}", self.expected(*of)),
+            Kind::List { of, .. } if matches!(self.kind(*of), Kind::List { .. }) => "a list of lists".to_owned(),
+            Kind::List { of, min, max } => {
+                let items = self.expected(*of);
+                match (min, max) {
+                    (0, None) => format!("a list, each item {items}"),
+                    (min, None) => format!("a list of {min} or more, each item {items}"),
+                    (min, Some(max)) => format!("a list of {min} to {max}, each item {items}"),
+                }
+            }
             Kind::Tuple(items) => format!("a list of {}", items.len()),
             Kind::Either(nodes) if nodes.iter().any(|node| matches!(self.kind(*node), Kind::Either(_))) => {
                 "another value".to_owned()

@@ -10,6 +10,8 @@ pub(crate) struct Names {
     pub(crate) port: Vec<String>,
     /// Variables that are accepted and do nothing.
     pub(crate) ignored: Vec<Ignored>,
+    /// Beginnings of names: a variable that begins like this and means nothing is worth a notice.
+    pub(crate) families: Vec<String>,
 }
 
 /// One entry of `x-env`.
@@ -49,6 +51,7 @@ impl Names {
             host: strings("x-env-host"),
             port: strings("x-env-port"),
             ignored: list("x-env-ignored").iter().map(ignored).collect(),
+            families: strings("x-env-families"),
         }
     }
 

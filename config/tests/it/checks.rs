@@ -98,7 +98,7 @@ impl Check for Range {
 fn the_whole_can_have_a_check_of_its_own() {
     let bench = Bench::new().set("low=2").set("high=1");
     let exit = bench.loader().check::<Range>().load::<Range>().err().unwrap();
-    assert_eq!(exit.stderr(), "low (flag --set low): 2 is above high (1)");
+    assert_eq!(exit.stderr(), "low (flag --set low): 2 is above high (1)\n");
     assert_eq!(Report::of(&Range { low: 1, high: 1 }), []);
     assert_eq!(Report::of(&Range { low: 1, high: 0 })[0].to_string(), "low (-): 1 is above high (0)");
 }

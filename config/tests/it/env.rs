@@ -101,6 +101,30 @@ fn names_that_do_nothing_are_accepted_with_a_notice() {
 }
 
 #[test]
+fn an_unknown_name_of_a_known_family_is_worth_a_notice() {
+    let loaded = Bench::new().env("GIZMO_READ_TIMEOT", "1s").load::<App>().unwrap();
+    assert_eq!(
+        loaded.notices(),
+        ["GIZMO_READ_TIMEOT is not known and has no effect; did you mean GIZMO_READ_TIMEOUT?"]
+    );
+}
+
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(default)]
+struct Ported {
+    port: u16,
+    server: crate::kit::Server,
+}
+
+#[test]
+fn an_alias_that_is_the_name_of_a_key_means_that_key() {
+    use mainspring_config::Loader;
+    let env = [("HTTP_PORT".into(), "81".into())];
+    let config = Loader::new("http", "1").directory("/nonexistent").env(env).load::<Ported>().unwrap().into_config();
+    assert_eq!((config.port, config.server.http.addr.port()), (81, 8080));
+}
+
+#[test]
 fn what_kubernetes_injects_is_nobodys_mistake() {
     let app = Bench::new()
         .env("ORDERS_SERVICE_HOST", "10.0.0.1")

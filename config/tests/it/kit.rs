@@ -28,7 +28,7 @@ pub(crate) struct App {
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(extend("x-section" = "server", "x-env-ignored" = ["GIZMO_ROUTER_TYPE=there is one router"]))]
+#[schemars(extend("x-section" = "server", "x-env-ignored" = ["GIZMO_ROUTER_TYPE=there is one router"], "x-env-families" = ["GIZMO_"]))]
 pub(crate) struct Server {
     pub(crate) http: Http,
     pub(crate) log: Log,
@@ -197,7 +197,7 @@ impl Bench {
     /// The lines of a refused configuration, with the directory's name taken out.
     pub(crate) fn faults<C: Serialize + DeserializeOwned + JsonSchema + Default>(self) -> Vec<String> {
         let dir = format!("{}/", self.dir.path().display());
-        let exit = self.loader().load::<C>().err().expect("the configuration is refused");
+        let exit = self.loader().load::<C>().expect_err("the configuration is refused");
         assert_eq!(exit.code(), 78);
         assert_eq!(exit.stdout(), "");
         exit.stderr().lines().map(|line| line.replace(&dir, "")).collect()
@@ -213,7 +213,7 @@ impl Bench {
     /// What is printed when a flag asks for a text.
     pub(crate) fn text<C: Serialize + DeserializeOwned + JsonSchema + Default>(self) -> String {
         let dir = format!("{}/", self.dir.path().display());
-        let exit = self.loader().load::<C>().err().expect("a text is printed");
+        let exit = self.loader().load::<C>().expect_err("a text is printed");
         assert_eq!(exit.code(), 0, "{}", exit.stderr());
         exit.stdout().replace(&dir, "")
     }

@@ -233,7 +233,7 @@ fn p11_a_scalar_over_a_table_names_its_source() {
     assert_eq!(
         lines,
         [
-            "db (env ORDERS_DB): the value (not shown) does not fit; expected a table",
+            "db (env ORDERS_DB): the value (not shown) does not fit; expected a table, written as JSON",
             "server (b.toml:1): 1 is a number; expected a table",
             "topic (b.toml:2): is a table; expected text",
         ]

@@ -81,7 +81,7 @@ struct Wide {
 struct Tree {
     name: String,
     secret: Option<Secret>,
-    below: Option<Box<Tree>>,
+    below: Option<Box<Self>>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -191,7 +191,7 @@ fn what_only_serde_knows_is_reported_beside_all_else() {
         ],
         "{lines:#?}"
     );
-    assert!(lines[2].ends_with("even (c.toml:6): must be even"), "{}", lines[2]);
+    assert!(lines[2].ends_with("even (c.toml:6): 3 does not fit: must be even"), "{}", lines[2]);
 }
 
 #[test]
@@ -223,6 +223,43 @@ fn values_only_the_type_knows_are_printed_too() {
     assert!(printed.contains("auth.realm = \"\"   # default\n"), "{printed}");
     assert!(printed.contains("auth.kind = \"bearer\"   # flag --set auth.kind\n"), "{printed}");
     assert!(printed.contains("pair = [1, \"x\"]   # default\n"), "{printed}");
+}
+
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+struct Bounded {
+    #[schemars(length(min = 1, max = 2))]
+    brokers: Vec<String>,
+    #[schemars(length(min = 2, max = 3))]
+    code: Option<String>,
+    #[schemars(range(min = 0.0, max = 1.0))]
+    ratio: f32,
+}
+
+#[test]
+fn lengths_and_ranges_hold() {
+    let lines = Bench::new().set("code=x").set("ratio=1.5").faults::<Bounded>();
+    assert_eq!(
+        lines,
+        [
+            "brokers (not set): is not set; expected a list of 1 to 2, each item text; set ORDERS_BROKERS, or the key in a file",
+            "code (flag --set code): \"x\" is too short; expected text of 2 to 3 characters",
+            "ratio (flag --set ratio): \"1.5\" is out of range; expected a number from 0 to 1",
+        ]
+    );
+    let lines = Bench::new().env("ORDERS_BROKERS", "a,b,c").faults::<Bounded>();
+    assert_eq!(lines, ["brokers (env ORDERS_BROKERS): has 3 items; expected a list of 1 to 2, each item text"]);
+}
+
+#[test]
+#[should_panic(expected = "the template \"0.0.0.0\" of an x-env entry has no {}")]
+fn a_malformed_declaration_is_the_programs_mistake() {
+    #[derive(Default, Serialize, Deserialize, JsonSchema)]
+    struct Wrong {
+        #[schemars(extend("x-env" = ["PORT=0.0.0.0"]))]
+        addr: String,
+    }
+    let _ = Bench::new().load::<Wrong>();
 }
 
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
