@@ -143,10 +143,10 @@ impl Shared {
         let deadline = self.window.deadline();
         let answers = match timeout_at(deadline, self.window.enter(chunk.messages.len(), chunk.bytes)).await {
             Err(_) => chunk.places.iter().map(|_| Err(self.window_full())).collect(),
-            Ok(_permit) => match timeout_at(deadline, self.driver.publish_all(chunk.messages, deadline)).await {
-                Ok(answers) => answers,
-                Err(_) => Vec::new(),
-            },
+            Ok(_permit) => {
+                let answers = self.driver.publish_all(chunk.messages, deadline);
+                timeout_at(deadline, answers).await.unwrap_or_default()
+            }
         };
         for (place, answer) in chunk.places.into_iter().zip(answers) {
             results[place] = Some(answer);

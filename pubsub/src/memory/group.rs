@@ -32,6 +32,7 @@ pub(super) struct Group {
     waiting: Vec<Waker>,
     messages: usize,
     bytes: usize,
+    #[expect(clippy::vec_box, reason = "the boxes are what is kept: deliveries hold leases boxed")]
     pub(super) spares: Vec<Box<MemoryLease>>,
 }
 

@@ -19,7 +19,7 @@ use crate::{Delivery, Message};
 pub(super) struct Board {
     state: Mutex<State>,
     lanes: Vec<Arc<LaneWake>>,
-    /// Whoever pulls: woken when there is room, a retry, or nothing left.
+    /// Whoever pulls: woken by every retry that is put off, and by what makes the room it waits for.
     puller: AtomicWaker,
     draining: AtomicBool,
     closed: AtomicBool,
@@ -38,6 +38,8 @@ struct State {
     next_seq: u64,
     messages: usize,
     bytes: usize,
+    /// Whether the puller waits for messages to be finished.
+    puller_waits: bool,
 }
 
 /// A lane as the board sees it.
@@ -99,6 +101,7 @@ impl Board {
             next_seq: 0,
             messages: 0,
             bytes: 0,
+            puller_waits: false,
         };
         Self {
             state: Mutex::new(state),
@@ -178,9 +181,13 @@ impl Board {
         state.messages -= 1;
         state.bytes -= claim.bytes;
         let woken = state.free_key(claim.key);
+        let puller_waits = std::mem::take(&mut state.puller_waits);
         drop(state);
         self.wake(woken);
-        self.puller.wake();
+        // A puller that waits for its broker only would be woken in vain, once for each message.
+        if puller_waits {
+            self.puller.wake();
+        }
     }
 
     /// Keeps a message for another attempt at `due`. Its key stays taken, its lane does not. Gives the message back
@@ -249,10 +256,10 @@ impl Board {
     pub(super) fn snapshot(&self) -> Snapshot {
         let state = self.lock();
         let held = |job: &Job| Held { message: job.delivery.shared(), attempt: job.attempt };
-        let lanes = state.lanes.iter().enumerate();
+        let lanes = state.lanes.iter();
         Snapshot {
-            running: lanes.clone().filter_map(|(at, lane)| Some((at, lane.running.clone()?))).collect(),
-            ready: lanes.filter_map(|(_, lane)| lane.next.as_ref()).chain(&state.ready).map(held).collect(),
+            running: lanes.clone().enumerate().filter_map(|(at, lane)| Some((at, lane.running.clone()?))).collect(),
+            ready: lanes.filter_map(|lane| lane.next.as_ref()).chain(&state.ready).map(held).collect(),
             behind: state.keys.values().flatten().map(held).collect(),
             delayed: state.delayed.iter().map(|((due, _), job)| (*due, held(job))).collect(),
             bytes: state.bytes,
@@ -265,12 +272,13 @@ impl Board {
     }
 
     fn poll_until(&self, cx: &mut Context<'_>, done: impl Fn(&State) -> bool) -> Poll<()> {
-        if done(&self.lock()) {
+        self.puller.register(cx.waker());
+        let mut state = self.lock();
+        if done(&state) {
             return Poll::Ready(());
         }
-        self.puller.register(cx.waker());
-        // What happened before the waker was there woke nobody.
-        if done(&self.lock()) { Poll::Ready(()) } else { Poll::Pending }
+        state.puller_waits = true;
+        Poll::Pending
     }
 
     fn wake(&self, lane: Option<usize>) {

@@ -60,8 +60,16 @@ pub(super) struct Lane {
 
 enum State {
     Idle,
-    Running { job: Job, correlation: Correlation, since: Instant },
+    Running(Job, Handling),
     Burying { job: Job, correlation: Correlation, reason: String, publish: BoxFuture<Result<(), Error>> },
+}
+
+/// A handler at work.
+struct Handling {
+    correlation: Correlation,
+    since: Instant,
+    /// When to have the lease extended, and by how much.
+    renew: Option<(Instant, Duration)>,
 }
 
 impl Worker {
@@ -144,7 +152,7 @@ impl Lane {
                     }
                     None => return,
                 },
-                State::Running { job, correlation, since } => self.run(shared, job, correlation, since),
+                State::Running(job, handling) => self.run(shared, job, handling),
                 State::Burying { job, correlation, reason, publish } => {
                     self.bury(shared, job, correlation, reason, publish)
                 }
@@ -166,26 +174,35 @@ impl Lane {
         let correlation = Correlation { trace: Some(trace), request_id: None };
         let request = Request::new(message).with_attempt(job.attempt);
         self.slot.start(request.with_position(job.delivery.position()).with_route(shared.route));
-        self.state = State::Running { job, correlation, since: Instant::now() };
+        let since = Instant::now();
+        let renew = job.delivery.lease().map(|expires| half_of(since, expires - since));
+        self.state = State::Running(job, Handling { correlation, since, renew });
     }
 
     /// Goes on with the handler; true when it is done and there may be more to do.
-    fn run(&mut self, shared: &Shared, job: Job, correlation: Correlation, since: Instant) -> bool {
+    fn run(&mut self, shared: &Shared, job: Job, mut handling: Handling) -> bool {
         let mut cx = Context::from_waker(&self.waker);
-        let polled = correlation::with(&correlation, || self.slot.poll(&mut cx));
-        let deadline = since + shared.policy.timeout;
+        let polled = correlation::with(&handling.correlation, || self.slot.poll(&mut cx));
         let result = match polled {
             Poll::Ready(result) => result,
-            Poll::Pending if Instant::now() < deadline => {
-                self.deadline = Some(deadline);
-                self.state = State::Running { job, correlation, since };
-                return false;
-            }
             Poll::Pending => {
-                correlation::with(&correlation, || self.slot.clear());
+                let (now, timeout) = (Instant::now(), handling.since + shared.policy.timeout);
+                if now < timeout {
+                    if let Some((_, by)) = handling.renew.filter(|(due, _)| *due <= now) {
+                        // If this fails, settling will say so.
+                        drop(job.delivery.extend(by));
+                        handling.renew = Some(half_of(now, by));
+                    }
+                    let renew = handling.renew.map(|(due, _)| due);
+                    self.deadline = renew.into_iter().chain([timeout]).min();
+                    self.state = State::Running(job, handling);
+                    return false;
+                }
+                correlation::with(&handling.correlation, || self.slot.clear());
                 Err(Failure::timed_out(shared.policy.timeout))
             }
         };
+        let Handling { correlation, since, .. } = handling;
         self.deadline = None;
         let class = result.as_ref().err().map_or(Class::Ok, |failure| failure.class);
         shared.metrics.processed(class, since.elapsed().as_secs_f64());
@@ -302,7 +319,8 @@ impl Lane {
     fn give_back(&mut self, shared: &Shared) {
         let (job, correlation) = match std::mem::replace(&mut self.state, State::Idle) {
             State::Idle => return,
-            State::Running { job, correlation, .. } | State::Burying { job, correlation, .. } => (job, correlation),
+            State::Running(job, handling) => (job, handling.correlation),
+            State::Burying { job, correlation, .. } => (job, correlation),
         };
         correlation::with(&correlation, || {
             self.slot.clear();
@@ -311,6 +329,11 @@ impl Lane {
             self.settle(shared, job, Fate::Returned, Delivery::release);
         });
     }
+}
+
+/// Half of a lease's length from now is when it is renewed, for as long again.
+fn half_of(now: Instant, length: Duration) -> (Instant, Duration) {
+    (now + length / 2, length)
 }
 
 fn letter<'a>(shared: &Shared, job: &'a Job, reason: &'a str) -> DeadLetter<'a> {

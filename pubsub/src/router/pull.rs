@@ -160,6 +160,8 @@ impl Route {
                 if stop.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(None);
                 }
+                // Also has a retry that is put off from now on wake us.
+                let room = self.shared.board.poll_room(cx);
                 loop {
                     let wake_at = self.shared.board.next_due().into_iter().chain(pause).min();
                     match wake_at {
@@ -167,7 +169,7 @@ impl Route {
                         _ => break,
                     }
                 }
-                if pause.is_some() || self.shared.board.poll_room(cx).is_pending() {
+                if pause.is_some() || room.is_pending() {
                     return Poll::Pending;
                 }
                 let received = self.subscriber.poll_next(cx);
@@ -248,12 +250,13 @@ fn ended_early(cause: Option<JoinError>) -> Error {
 async fn handle_rest(shared: &Shared) {
     let mut timer = Timer::default();
     poll_fn(|cx| {
+        let empty = shared.board.poll_empty(cx);
         while let Some(due) = shared.board.next_due() {
             if timer.poll(due, cx).is_pending() {
                 break;
             }
         }
-        shared.board.poll_empty(cx)
+        empty
     })
     .await;
 }

@@ -1,6 +1,8 @@
 //! What the tests have in common.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 
+pub mod scripted;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,7 +34,7 @@ pub async fn next(subscriber: &mut Subscriber) -> Delivery {
 }
 
 /// Nothing is there to be received at this moment.
-pub async fn assert_empty(subscriber: &mut Subscriber) {
+pub fn assert_empty(subscriber: &mut Subscriber) {
     let received = futures_util::FutureExt::now_or_never(subscriber.next());
     assert!(received.is_none(), "unexpected delivery: {received:?}");
 }
