@@ -46,9 +46,7 @@ macro_rules! app {
 impl App {
     /// An app with a name, which is also the prefix of its environment variables, and a version.
     pub fn new(name: &'static str, version: &'static str) -> Self {
-        Self { name, version, sections: Vec::new() }
-            .section::<Config>("server")
-            .section::<log::Config>("log")
+        Self { name, version, sections: Vec::new() }.section::<Config>("server").section::<log::Config>("log")
     }
 
     /// Has the cross-field check of a section run wherever the section stands in the configuration. A section is a
@@ -71,9 +69,7 @@ impl App {
         F: FnOnce(C) -> Fut,
         Fut: Future<Output = Result>,
     {
-        let loader = Loader::new(self.name, self.version)
-            .args(std::env::args_os().skip(1))
-            .env(std::env::vars_os());
+        let loader = Loader::new(self.name, self.version).args(std::env::args_os().skip(1)).env(std::env::vars_os());
         let loader = self.sections.into_iter().fold(loader, |loader, section| section(loader));
         let loaded = match loader.load::<C>() {
             Ok(loaded) => loaded,

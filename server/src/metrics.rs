@@ -16,6 +16,7 @@ pub(crate) struct ServerMetrics {
     pub(crate) registry: Registry,
     pub(crate) active: Gauge<i64, AtomicI64>,
     pub(crate) connections: Gauge<i64, AtomicI64>,
+    pub(crate) phase: Gauge,
     pub(crate) components: Family<ComponentLabels, Gauge>,
     duration: Family<RequestLabels, Histogram, fn() -> Histogram>,
     rejected: Family<ReasonLabels, Counter>,
@@ -62,6 +63,7 @@ impl ServerMetrics {
             registry: Registry::new(),
             active: Gauge::default(),
             connections: Gauge::default(),
+            phase: Gauge::default(),
             components: Family::default(),
             duration: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
             rejected: Family::default(),
@@ -78,6 +80,11 @@ impl ServerMetrics {
             "http_server_connections_rejected",
             "Connections that were refused or closed for breaking a limit",
             this.rejected.clone(),
+        );
+        registry.register(
+            "shutdown_phase",
+            "0 starting, 1 ready, 2 lame duck, 3 draining, 4 flushing, 5 stopped",
+            this.phase.clone(),
         );
         registry.register("component_up", "Whether a daemon is running", this.components.clone());
         this

@@ -64,6 +64,7 @@ pub(crate) fn router(state: State) -> axum::Router {
 }
 
 async fn scrape(extract::State(state): extract::State<State>) -> Response {
+    state.metrics.phase.set(state.lifecycle.phase() as i64);
     let text = metrics::text(&[metrics::registry(), &state.metrics.registry]);
     ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
 }

@@ -26,5 +26,6 @@ mod service;
 
 pub(crate) use access::AccessLog;
 pub(crate) use dispatch::{Aborted, Dispatch, Settings};
+pub(crate) use request_id::generate as new_request_id;
 pub(crate) use routes::{Routes, templates};
 pub(crate) use service::RequestService;

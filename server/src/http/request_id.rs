@@ -28,7 +28,7 @@ fn is_harmless(id: &[u8]) -> bool {
 }
 
 /// A new UUIDv7. It costs no allocation of its own: ids are cut from a block that each thread keeps.
-fn generate() -> (Bytes, HeaderValue) {
+pub(crate) fn generate() -> (Bytes, HeaderValue) {
     thread_local! {
         static BLOCK: RefCell<BytesMut> = RefCell::new(BytesMut::new());
     }

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::io::Io;
-use super::{Connections, LeftOver, connection};
+use super::{Connections, LeftOver, connection, refusal};
 use crate::http::Dispatch;
 
 /// A listening socket, its connections, and the tasks that serve them.
@@ -102,7 +102,7 @@ impl Acceptor {
             }
             None => {
                 self.dispatch.metrics().rejected("cap");
-                let _ = stream.try_write(TOO_MANY);
+                let _ = stream.try_write(&refusal::too_many_connections());
             }
         }
     }
@@ -123,26 +123,5 @@ impl Trouble {
         }
         tokio::time::sleep(self.pause).await;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-    }
-}
-
-const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-    connection: close\r\n\
-    retry-after: 1\r\n\
-    content-type: application/problem+json\r\n\
-    content-length: 110\r\n\
-    \r\n\
-    {\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\
-    \"detail\":\"max_connections has been reached\"}\n";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_refusal_states_its_length() {
-        let text = std::str::from_utf8(TOO_MANY).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
     }
 }

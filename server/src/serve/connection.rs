@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use super::conn::{Conn, Order, Protocol, Stage};
 use super::io::Io;
+use super::refusal;
 use crate::http::{Dispatch, RequestService};
 
 /// What every HTTP/2 client sends first (RFC 9113 §3.4).
@@ -51,7 +52,7 @@ async fn tell_protocol(io: &mut Io, conn: &Conn) -> Option<Protocol> {
         let seen = buf.filled();
         if result.is_err() || seen.len() == before {
             if conn.stage() == Stage::Head && conn.order() == Order::Close {
-                io.last_word(REQUEST_TIMEOUT);
+                io.last_word(&refusal::request_timeout());
             }
             return None;
         }
@@ -86,7 +87,7 @@ async fn serve_http1(io: Io, conn: Arc<Conn>, service: RequestService) {
         && conn.stage() == Stage::Head
         && let Some(parts) = connection.into_parts()
     {
-        parts.io.inner().last_word(REQUEST_TIMEOUT);
+        parts.io.inner().last_word(&refusal::request_timeout());
     }
 }
 
@@ -145,25 +146,5 @@ where
         let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while streams.try_join_next().is_some() {}
         streams.spawn(stream);
-    }
-}
-
-const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
-    connection: close\r\n\
-    content-type: application/problem+json\r\n\
-    content-length: 127\r\n\
-    \r\n\
-    {\"type\":\"about:blank\",\"title\":\"Request Timeout\",\"status\":408,\
-    \"detail\":\"the request head did not arrive within header_timeout\"}\n";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_word_states_its_length() {
-        let text = std::str::from_utf8(REQUEST_TIMEOUT).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
     }
 }

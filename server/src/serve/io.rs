@@ -9,8 +9,8 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::Connections;
 use super::conn::{Conn, Order, Stage};
+use super::{Connections, refusal};
 
 /// A socket that belongs to a registered connection. Dropping it closes the socket and signs the connection off,
 /// also after an upgrade, when another task owns it.
@@ -92,6 +92,11 @@ impl AsyncWrite for Io {
             Some(goodbye) => goodbye.allowed(buf),
             None => buf.len(),
         };
+        if let Some(refusal) = refusal::in_place_of(buf) {
+            // It fits into an empty socket buffer; a peer that left it full does not deserve better.
+            let polled = Pin::new(&mut this.stream).poll_write(cx, &refusal);
+            return polled.map_ok(|_| buf.len());
+        }
         let polled = Pin::new(&mut this.stream).poll_write(cx, &buf[..allowed]);
         match &polled {
             Poll::Ready(Ok(written)) => {
@@ -112,7 +117,8 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.conn.goodbye.get().is_some() {
+        // Few writes need a closer look; those go the plain way, one buffer at a time.
+        if self.conn.goodbye.get().is_some() || bufs.first().is_some_and(|first| first.starts_with(b"HTTP/1.1 4")) {
             let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| &**buf);
             return self.poll_write(cx, first);
         }

@@ -11,6 +11,7 @@
 //! | `conn.rs` | what is known of a connection: its peer, stage, deadlines, and the order it was given |
 //! | `connections.rs` | all connections: the tick that enforces deadlines, drain, abort |
 //! | `io.rs` | the socket as hyper sees it |
+//! | `refusal.rs` | what is said when no request reaches a handler |
 //! | `goodbye.rs` | closing a WebSocket properly from below |
 //!
 //! TLS will go between `io.rs` and `connection.rs`: a handshake in the connection's own task, under the first-byte
@@ -22,6 +23,7 @@ mod connection;
 mod connections;
 mod goodbye;
 mod io;
+mod refusal;
 
 pub(crate) use acceptor::Acceptor;
 pub(crate) use conn::{Conn, Protocol};
