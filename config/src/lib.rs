@@ -69,6 +69,7 @@ mod settle;
 mod size;
 mod suggest;
 mod vault;
+mod work;
 
 pub use check::{Check, Report};
 pub use duration::{Duration, ParseDurationError};

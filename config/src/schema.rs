@@ -3,6 +3,7 @@
 mod build;
 mod expected;
 mod names;
+mod object;
 
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;

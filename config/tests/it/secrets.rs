@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::kit::{App, Bench};
-use mainspring_config::{Exit, Secret};
+use crate::kit::{App, Bench, Db};
+use mainspring_config::{Check, Exit, Report, Secret};
 
 const SECRET: &str = "hunter2";
 
@@ -194,12 +194,14 @@ fn serde_does_not_show_the_secret_when_it_refuses_what_holds_it() {
     #[schemars(with = "Plain")]
     struct Inner {
         password: Option<Secret>,
+        pin: Option<Secret<u32>>,
     }
 
     #[derive(Clone, Default, Serialize, Deserialize, JsonSchema)]
     #[serde(default)]
     struct Plain {
         password: Option<Secret>,
+        pin: Option<Secret<u32>>,
     }
 
     impl TryFrom<Plain> for Inner {
@@ -208,7 +210,10 @@ fn serde_does_not_show_the_secret_when_it_refuses_what_holds_it() {
         fn try_from(plain: Plain) -> Result<Self, String> {
             match plain.password {
                 Some(secret) => Err(format!("weak password {}", secret.expose())),
-                None => Ok(Self { password: None }),
+                None => match plain.pin {
+                    Some(pin) => Err(format!("weak pin {}", pin.expose())),
+                    None => Ok(Self { password: None, pin: None }),
+                },
             }
         }
     }
@@ -216,4 +221,43 @@ fn serde_does_not_show_the_secret_when_it_refuses_what_holds_it() {
     let exit = Bench::new().env("ORDERS_INNER__PASSWORD", SECRET).load::<Outer>().err().unwrap();
     assert!(matches!(exit, Exit::Faults(_)));
     assert!(!exit.stderr().contains(SECRET) && exit.stderr().contains("ORDERS_INNER__PASSWORD"), "{}", exit.stderr());
+    let line = Bench::new().env("ORDERS_INNER__PIN", "4711").load::<Outer>().err().unwrap().stderr().to_owned();
+    assert_eq!(line, "inner.pin (env ORDERS_INNER__PIN): does not fit (the values are not shown)\n");
+}
+
+impl Check for Db {
+    fn check(&self, report: &mut Report) {
+        if let Some(password) = &self.password {
+            report.fault("password", format!("{} is weak", password.expose()), format!("not {}", password.expose()));
+        }
+    }
+}
+
+#[test]
+fn a_check_that_speaks_of_a_secret_does_not_show_it() {
+    let bench = Bench::new().env("ORDERS_PASSWORD", SECRET);
+    let exit = bench.loader().check::<Db>().load::<Db>().unwrap_err();
+    assert_eq!(exit.stderr(), "password (env ORDERS_PASSWORD): *** is weak; not ***\n");
+}
+
+#[test]
+fn a_secret_with_a_default_keeps_it() {
+    use schemars::JsonSchema;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Serialize, Deserialize, JsonSchema)]
+    #[serde(default)]
+    struct Guest {
+        password: Secret,
+    }
+
+    impl Default for Guest {
+        fn default() -> Self {
+            Self { password: "guest".to_owned().into() }
+        }
+    }
+
+    assert_eq!(Bench::new().good::<Guest>().password.expose(), "guest");
+    let printed = Bench::new().arg("--print-config").text::<Guest>();
+    assert_eq!(printed, "password = \"***\"   # default\n");
 }
