@@ -53,7 +53,7 @@ impl<'a> Work<'a> {
         layers
     }
 
-    /// The files to read, in order: each, then its profile.
+    /// The files to read, in order: every file, then every profile.
     fn files(&mut self, flags: &Flags, vars: &Vars, directory: &FilePath) -> Vec<PathBuf> {
         let mut bases = flags.files.clone();
         if bases.is_empty() {
