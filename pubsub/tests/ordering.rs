@@ -1,5 +1,5 @@
-//! Order per key, under concurrency and random failures: on a broker that delays retries itself, and on one where the
-//! router has to.
+//! Order per key, under concurrency and random failures: on a broker that keeps the order and delays retries itself, and
+//! on one that does neither.
 
 mod common;
 
@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::scripted::Scripted;
+use common::partition::partition;
 use common::{log, orders, start};
 use mainspring_pubsub::{Attempt, Backoff, Failure, Message, Policy, Router, State, Text};
 use proptest::prelude::*;
@@ -45,9 +45,10 @@ fn plan() -> impl Strategy<Value = Plan> {
 }
 
 /// Runs the plans through a router and answers what happened, in order.
-async fn run(plans: Vec<Plan>, concurrency: usize, router_retries: bool) -> Vec<(usize, Event)> {
+async fn run(plans: Vec<Plan>, concurrency: usize, plain_log: bool) -> Vec<(usize, Event)> {
     let (_brokers, publisher, inbox) = orders().await;
-    let inbox = if router_retries { Scripted::new(inbox, []).into() } else { inbox };
+    let (written, log_inbox, _outcomes) = partition();
+    let inbox = if plain_log { log_inbox } else { inbox };
     let seen = log();
     let count = plans.len();
     let plans = Arc::new(plans);
@@ -78,7 +79,11 @@ async fn run(plans: Vec<Plan>, concurrency: usize, router_retries: bool) -> Vec<
     for (index, plan) in plans.iter().enumerate() {
         let mut message = Message::new(index.to_string());
         message.key = plan.key.map(|key| key.to_string());
-        publisher.publish(message).await.unwrap();
+        if plain_log {
+            written.send(message).unwrap();
+        } else {
+            publisher.publish(message).await.unwrap();
+        }
     }
     let mut events = Vec::new();
     let mut done = 0;
@@ -118,10 +123,10 @@ proptest! {
     fn messages_of_a_key_are_handled_one_after_the_other(
         plans in proptest::collection::vec(plan(), 1..60),
         concurrency in 1_usize..9,
-        router_retries: bool,
+        plain_log: bool,
     ) {
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let events = runtime.block_on(run(plans.clone(), concurrency, router_retries));
+        let events = runtime.block_on(run(plans.clone(), concurrency, plain_log));
         check(&plans, &events)?;
     }
 }
@@ -132,10 +137,65 @@ proptest! {
     #[test]
     fn several_threads_keep_the_order_too(
         plans in proptest::collection::vec(plan(), 1..60),
-        router_retries: bool,
+        plain_log: bool,
     ) {
         let runtime = Builder::new_multi_thread().worker_threads(4).enable_time().build().unwrap();
-        let events = runtime.block_on(run(plans.clone(), 8, router_retries));
+        let events = runtime.block_on(run(plans.clone(), 8, plain_log));
         check(&plans, &events)?;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_by_the_router_holds_its_key_and_no_lane() {
+    let (written, inbox, mut outcomes) = partition();
+    let seen = log();
+    let router = Router::new()
+        .route(
+            "ship",
+            inbox,
+            |State(seen): State<Arc<common::Log<String>>>, Text(text): Text, Attempt(attempt): Attempt| async move {
+                seen.note(format!("{text} {attempt}"));
+                if text == "k1" && attempt == 1 { Err(Failure::retry("busy")) } else { Ok(()) }
+            },
+        )
+        .with_state(Arc::clone(&seen))
+        .concurrency(1)
+        .prefetch(9)
+        .policy(Policy::default().backoff(Backoff::fixed(Duration::from_secs(5))));
+    let router = start(router);
+    for (key, body) in [("k", "k1"), ("k", "k2"), ("l", "l1"), ("l", "l2")] {
+        written.send(Message::new(body).with_key(key)).unwrap();
+    }
+    assert_eq!(seen.wait(5).await, ["k1 1", "l1 1", "l2 1", "k1 2", "k2 1"]);
+    router.stop().await;
+    let mut settled = Vec::new();
+    while let Ok((offset, outcome)) = outcomes.try_recv() {
+        assert_eq!(outcome, mainspring_pubsub::driver::Outcome::Ack);
+        settled.push(offset);
+    }
+    assert_eq!(settled, [2, 3, 0, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_returns_what_waits_for_its_retry_or_its_turn_youngest_first() {
+    let (written, inbox, mut outcomes) = partition();
+    let seen = log();
+    let router = Router::new()
+        .route("ship", inbox, |State(seen): State<Arc<common::Log<()>>>| async move {
+            seen.note(());
+            Err(Failure::retry("busy"))
+        })
+        .with_state(Arc::clone(&seen))
+        .prefetch(9)
+        .policy(Policy::default().backoff(Backoff::fixed(Duration::from_secs(60))));
+    let router = start(router);
+    for body in ["k1", "k2", "k3"] {
+        written.send(Message::new(body).with_key("k")).unwrap();
+    }
+    seen.wait(1).await;
+    sleep(Duration::from_secs(1)).await;
+    router.stop().await;
+    for expected in [2, 1, 0] {
+        assert_eq!(outcomes.recv().await, Some((expected, mainspring_pubsub::driver::Outcome::Return)));
     }
 }

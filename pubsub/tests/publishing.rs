@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::{brokers, next, orders, text};
 use mainspring_config::{ByteSize, Duration as Length};
 use mainspring_pubsub::driver::{self, Capabilities, Endpoint, Opener, Url};
-use mainspring_pubsub::{Brokers, BrokersConfig, Error, ErrorKind, Message, Receipt};
+use mainspring_pubsub::{Brokers, BrokersConfig, Error, ErrorKind, Message, Receipt, Router, Text};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -136,6 +136,28 @@ async fn a_flush_waits_for_what_is_on_its_way_and_no_longer_than_its_deadline() 
     let (flushed, ()) = tokio::join!(brokers.flush(Instant::now() + Duration::from_secs(1)), slow.answer(2));
     flushed.unwrap();
     assert!(tasks.join_all().await.iter().all(Result::is_ok));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_router_has_the_publishers_of_its_brokers_flushed_at_the_end() {
+    let slow = Slow::default();
+    let brokers = Brokers::new(&BrokersConfig::default()).unwrap().register("slow", slow.clone());
+    let publisher = brokers.publisher("slow://x").await.unwrap();
+    let handler = |Text(_): Text| async { Ok(()) };
+    let mut router = Router::new();
+    for group in ["a", "b"] {
+        router = router.route(group, brokers.subscriber(&format!("memory://o?group={group}")).await.unwrap(), handler);
+    }
+    let router = common::start(router);
+    let cx = router.cx.clone();
+    router.stop().await;
+    let [flush] = cx.board().take_flushes().try_into().expect("one for all routes");
+    let mut task = JoinSet::new();
+    task.spawn(async move { publisher.publish(Message::new("x")).await });
+    tokio::task::yield_now().await;
+    let (flushed, ()) = tokio::join!(flush.run(), slow.answer(1));
+    flushed.unwrap();
+    assert!(task.try_join_next().expect("flushed means answered").unwrap().is_ok());
 }
 
 #[tokio::test]

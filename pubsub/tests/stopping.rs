@@ -183,24 +183,51 @@ async fn errors_that_may_pass_are_waited_out_and_shown() {
 async fn an_error_that_will_not_pass_stops_every_route_in_order() {
     let (brokers, publisher, inbox) = orders().await;
     let broken = brokers.subscriber("memory://other").await.unwrap();
-    let broken = Scripted::new(broken, [ErrorKind::PermissionDenied]);
+    let broken = Scripted::new(broken, [ErrorKind::PermissionDenied]).after(Duration::from_secs(1));
     let (seen, gate) = (log(), Arc::new(Semaphore::new(0)));
-    let router = Router::new().route("ship", inbox, gated).with_state((Arc::clone(&seen), Arc::clone(&gate))).route(
-        "broken",
-        broken.after(Duration::from_secs(1)).into(),
-        |Text(_): Text| async { Ok(()) },
-    );
+    let router = Router::new()
+        .route("ship", inbox, gated)
+        .route("broken", broken.into(), |Text(_): Text| async { Ok(()) })
+        .with_state((Arc::clone(&seen), Arc::clone(&gate)))
+        .concurrency(1);
     let mut router = start(router);
-    publisher.publish(Message::new("a")).await.unwrap();
+    for body in ["begun", "pulled", "left"] {
+        publisher.publish(Message::new(body)).await.unwrap();
+    }
     seen.wait(1).await;
     sleep(Duration::from_secs(2)).await;
-    publisher.publish(Message::new("b")).await.unwrap();
     gate.add_permits(9);
     let error = router.ended().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
-    assert_eq!(router.tally("deliveries_settled"), 1, "what had begun was finished");
+    assert_eq!(seen.rest(), [""; 0]);
+    assert_eq!((router.tally("deliveries_settled"), router.tally("deliveries_returned")), (1, 1));
     let left = next(&mut brokers.subscriber("memory://orders?group=ship").await.unwrap()).await;
-    assert_eq!(text(&left), "b");
+    assert_eq!((text(&left).as_str(), left.attempt()), ("pulled", Some(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_that_fails_for_good_finishes_what_it_has_begun() {
+    let (brokers, publisher, mut inbox) = orders().await;
+    for body in ["begun", "pulled"] {
+        publisher.publish(Message::new(body)).await.unwrap();
+    }
+    let held = [next(&mut inbox).await, next(&mut inbox).await];
+    let mut failing = Scripted::new(inbox, [ErrorKind::PermissionDenied]).after(Duration::from_secs(1));
+    failing.held.extend(held);
+    let (seen, gate) = (log(), Arc::new(Semaphore::new(0)));
+    let router = Router::new()
+        .route("ship", failing.into(), gated)
+        .with_state((Arc::clone(&seen), Arc::clone(&gate)))
+        .concurrency(1)
+        .prefetch(5);
+    let mut router = start(router);
+    seen.wait(1).await;
+    sleep(Duration::from_secs(2)).await;
+    gate.add_permits(9);
+    assert_eq!(router.ended().await.unwrap_err().kind(), ErrorKind::PermissionDenied);
+    assert_eq!((seen.rest(), router.tally("deliveries_settled")), (Vec::new(), 1));
+    let left = next(&mut brokers.subscriber("memory://orders?group=ship").await.unwrap()).await;
+    assert_eq!(text(&left), "pulled");
 }
 
 #[tokio::test(start_paused = true)]

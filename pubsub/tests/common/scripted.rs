@@ -8,7 +8,7 @@ use mainspring_pubsub::driver::{self, Capabilities, Endpoint};
 use mainspring_pubsub::{Delivery, Error, ErrorKind, Subscriber};
 use tokio::time::{Instant, sleep};
 
-/// A subscriber that fails as told, then works; its broker cannot delay.
+/// A subscriber that hands out what it holds, fails as told, then works; its broker cannot delay.
 #[derive(Debug)]
 pub struct Scripted {
     inner: Subscriber,
@@ -37,15 +37,15 @@ impl From<Scripted> for Subscriber {
 #[async_trait::async_trait]
 impl driver::Subscriber for Scripted {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Delivery>, Error>> {
+        if let Some(delivery) = self.held.pop_front() {
+            return Poll::Ready(Ok(Some(delivery)));
+        }
         if let Some(from) = &mut self.from {
             std::task::ready!(from.as_mut().poll(cx));
             self.from = None;
         }
         if let Some(kind) = self.errors.pop_front() {
             return Poll::Ready(Err(Error::new(kind, "receive", "on purpose").with_backend("scripted")));
-        }
-        if let Some(delivery) = self.held.pop_front() {
-            return Poll::Ready(Ok(Some(delivery)));
         }
         std::pin::pin!(self.inner.next()).poll(cx)
     }
