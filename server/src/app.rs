@@ -1,5 +1,6 @@
 //! From `main` to a running daemon: flags, file, environment, logs, runtime, exit code.
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,8 +75,9 @@ impl App {
         let loaded = match loader.load::<C>() {
             Ok(loaded) => loaded,
             Err(exit) => {
-                print!("{}", exit.stdout());
-                eprint!("{}", exit.stderr());
+                // A reader that has left (`--help | head`) is no reason to panic.
+                let _ = std::io::stdout().write_all(exit.stdout().as_bytes());
+                let _ = std::io::stderr().write_all(exit.stderr().as_bytes());
                 return ExitCode::from(exit.code());
             }
         };

@@ -11,7 +11,11 @@ use serde::{Deserialize, Serialize};
 /// Everything that configures a server. Put it into a field of your own configuration.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(extend("x-section" = "server"))]
+#[schemars(extend(
+    "x-section" = "server",
+    "x-env-families" = ["GIZMO_"],
+    "x-env-ignored" = ["GIZMO_ROUTER_TYPE=there is one router, axum's"]
+))]
 pub struct Config {
     /// The public listener.
     pub http: Http,
@@ -155,15 +159,16 @@ impl Check for Config {
     fn check(&self, report: &mut Report) {
         let lame_duck = self.shutdown.lame_duck.get();
         let (budget, request) = (self.shutdown.budget.get(), self.http.request_timeout.get());
+        let keys = ["http.request_timeout", "shutdown.budget", "shutdown.lame_duck"];
         match budget.checked_sub(lame_duck) {
             Some(left) if request <= left => {}
-            Some(left) => report.fault(
-                "http.request_timeout",
+            Some(left) => report.conflict(
+                &keys,
                 format!("a request may take {request:?}, but a shutdown leaves only {left:?} (shutdown.budget − shutdown.lame_duck) and would cut it off"),
                 format!("set it to {left:?} or less, or raise shutdown.budget (and Kubernetes' terminationGracePeriodSeconds with it)"),
             ),
-            None => report.fault(
-                "shutdown.lame_duck",
+            None => report.conflict(
+                &["shutdown.lame_duck", "shutdown.budget"],
                 format!("{lame_duck:?} is longer than shutdown.budget, {budget:?}"),
                 "raise shutdown.budget or shorten the lame duck",
             ),
@@ -268,9 +273,9 @@ impl From<LameDuck> for String {
     }
 }
 
-/// Both are strings in a schema; what they hold is checked when they are read.
+/// Both are strings in a schema: one of a format, or a word.
 macro_rules! string_schema {
-    ($type:ty, $name:literal, $description:literal) => {
+    ($type:ty, $name:literal, $format:literal or $word:literal) => {
         impl JsonSchema for $type {
             fn schema_name() -> std::borrow::Cow<'static, str> {
                 $name.into()
@@ -279,14 +284,14 @@ macro_rules! string_schema {
                 true
             }
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({ "type": "string", "description": $description })
+                schemars::json_schema!({ "type": "string", "x-format": $format, "x-words": [$word] })
             }
         }
     };
 }
 
-string_schema!(AdminAddr, "AdminAddr", "An address such as `127.0.0.1:9901`, or `off`.");
-string_schema!(LameDuck, "LameDuck", "A duration such as `5s`, or `auto`.");
+string_schema!(AdminAddr, "AdminAddr", "socket-addr" or "off");
+string_schema!(LameDuck, "LameDuck", "duration" or "auto");
 
 #[cfg(test)]
 mod tests {
