@@ -33,3 +33,8 @@ macro_rules! app {
 pub fn brokers(config: &BrokersConfig) -> Result<pubsub::Brokers, pubsub::Error> {
     pubsub::Brokers::new(config)
 }
+
+/// The README's sample is compiled like any other.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
