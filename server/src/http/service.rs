@@ -213,11 +213,14 @@ fn as_problem(response: Response<Body>, record: &Record) -> Response<Body> {
                 .header(ALLOW, allow.clone()),
             None => return response,
         },
-        StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE if unsaid => match &record.intake {
-            Some(intake) if intake.was_too_large() => Problem::payload_too_large(settings.max_body),
-            Some(intake) if intake.was_too_late() => Problem::request_timeout(settings.body_timeout),
-            _ => return response,
-        },
+        // A handler that reads the raw body sees an error like any other, and makes any of these of it.
+        StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::INTERNAL_SERVER_ERROR if unsaid => {
+            match &record.intake {
+                Some(intake) if intake.was_too_large() => Problem::payload_too_large(settings.max_body),
+                Some(intake) if intake.was_too_late() => Problem::request_timeout(settings.body_timeout),
+                _ => return response,
+            }
+        }
         _ => return response,
     };
     problem.into_response()
