@@ -10,7 +10,6 @@ use crate::memory;
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("x-section" = "brokers"))]
-#[non_exhaustive]
 pub struct BrokersConfig {
     /// Bounds on publishing, for every broker.
     pub publish: PublishConfig,
@@ -27,7 +26,6 @@ pub struct BrokersConfig {
 /// How much a publisher may have on its way at once.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
 pub struct PublishConfig {
     /// Messages on their way, for each publisher. More wait.
     pub max_messages: usize,
@@ -40,7 +38,6 @@ pub struct PublishConfig {
 /// Apache Kafka.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
 pub struct KafkaConfig {
     /// Brokers to ask first, each `host:port`, for URLs that name none.
     #[schemars(extend("x-env" = ["KAFKA_BROKER_HOSTS"]))]
@@ -50,7 +47,6 @@ pub struct KafkaConfig {
 /// Amazon Web Services.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
 pub struct AwsConfig {
     /// The region, for example `eu-west-1`; without it, what the environment of the process says.
     #[schemars(extend("x-env" = ["AWS_REGION"]))]
@@ -66,7 +62,6 @@ pub struct AwsConfig {
 /// Google Cloud.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
 pub struct GcpConfig {
     /// The project of topics and subscriptions that are named without one.
     #[schemars(extend("x-env" = ["GOOGLE_CLOUD_PROJECT"]))]

@@ -124,8 +124,7 @@ async fn topics_and_brokers_share_nothing() {
 
 #[tokio::test]
 async fn a_group_that_comes_late_starts_with_the_newest_messages() {
-    let mut config = Config::default();
-    config.retention = 3;
+    let config = Config { retention: 3, ..Config::default() };
     let broker = Broker::new(config);
     let publisher = broker.publisher("orders");
     for i in 0..5 {
@@ -156,8 +155,7 @@ async fn a_group_outlives_its_subscribers() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_ran_out_is_lost_and_the_message_comes_again() {
-    let mut config = Config::default();
-    config.visibility_timeout = Length::from_secs(10);
+    let config = Config { visibility_timeout: Length::from_secs(10), ..Config::default() };
     let broker = Broker::new(config);
     let publisher = broker.publisher("orders");
     let mut inbox = broker.subscriber("orders", "ship");
@@ -240,8 +238,7 @@ async fn publishing_waits_for_room_and_says_who_has_none() {
 
 #[tokio::test(start_paused = true)]
 async fn a_rejected_message_stays_while_there_is_no_room_for_dead_letters() {
-    let mut config = Config::default();
-    config.capacity = 1;
+    let config = Config { capacity: 1, ..Config::default() };
     let broker = Broker::new(config);
     let publisher = broker.publisher("orders");
     let (mut inbox, mut dead) = (broker.subscriber("orders", "ship"), broker.subscriber("orders.dead", "watch"));

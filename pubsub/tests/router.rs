@@ -191,6 +191,28 @@ async fn nothing_is_lost_while_dead_letters_cannot_be_published() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_is_told_of_a_dead_letter_that_the_broker_did_not_take() {
+    use mainspring_pubsub::memory::{Broker, Config};
+
+    let broker = Broker::new(Config { capacity: 1, ..Config::default() });
+    let mut letters = broker.subscriber("orders.dead", "watch");
+    let told = log();
+    let telling = Arc::clone(&told);
+    let router = Router::new()
+        .route("ship", broker.subscriber("orders", "ship"), |Text(_): Text| async { Err(Failure::reject("no")) })
+        .on_dead_letter(move |letter| telling.note(body(letter.message)));
+    let router = start(router);
+    broker.publisher("orders").publish(Message::new("a")).await.unwrap();
+    assert_eq!(told.wait(1).await, ["a"]);
+    broker.publisher("orders").publish(Message::new("b")).await.unwrap();
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(told.rest(), [""; 0], "there was no room");
+    next(&mut letters).await.ack().await.unwrap();
+    assert_eq!(told.wait(1).await, ["b"]);
+    router.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn retries_come_at_exact_instants_whoever_makes_them() {
     for router_retries in [false, true] {
         let (_brokers, publisher, inbox) = orders().await;
@@ -317,8 +339,8 @@ async fn towers_own_services_and_layers_work_on_messages() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_is_extended_for_as_long_as_the_handler_runs() {
-    let mut config = mainspring_pubsub::memory::Config::default();
-    config.visibility_timeout = mainspring_config::Duration::from_secs(10);
+    let visibility_timeout = mainspring_config::Duration::from_secs(10);
+    let config = mainspring_pubsub::memory::Config { visibility_timeout, ..Default::default() };
     let broker = mainspring_pubsub::memory::Broker::new(config);
     let log = log();
     let router = Router::new()

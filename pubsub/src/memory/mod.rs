@@ -44,7 +44,6 @@ const OPTIONS: [&str; 1] = ["group"];
 /// The broker inside the process.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
 pub struct Config {
     /// Messages that a group holds before publishers to its topic have to wait.
     pub capacity: usize,

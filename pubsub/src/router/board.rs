@@ -8,8 +8,9 @@ use std::task::{Context, Poll};
 use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
+use super::job::{Claim, Job};
 use super::wake::LaneWake;
-use crate::memory::{KeyHash, KeyMap, hash_key};
+use crate::memory::{KeyHash, KeyMap};
 use crate::{Delivery, Message};
 
 /// The messages of one route, from being received to being settled.
@@ -57,21 +58,6 @@ pub(super) struct Running {
     pub(super) attempt: u32,
     pub(super) since: Instant,
     pub(super) burying: bool,
-}
-
-/// A message on its way through the route. Dropping it gives it back.
-pub(super) struct Job {
-    pub(super) delivery: Delivery,
-    pub(super) attempt: u32,
-    seq: u64,
-    key: Option<KeyHash>,
-    bytes: usize,
-}
-
-/// What a job leaves behind on the board while its delivery is being settled.
-pub(super) struct Claim {
-    key: Option<KeyHash>,
-    bytes: usize,
 }
 
 /// A copy of what is held, for the debug page.
@@ -126,16 +112,13 @@ impl Board {
 
     /// Takes in a message.
     pub(super) fn push(&self, delivery: Delivery) {
-        let delivery = delivery.release_on_drop();
-        let message = delivery.message();
-        let (key, bytes) = (message.key.as_deref().map(hash_key), message.size());
-        let attempt = delivery.attempt().unwrap_or(1);
+        let mut job = Job::new(delivery);
         let mut state = self.lock();
-        let job = Job { delivery, attempt, seq: state.next_seq, key, bytes };
+        job.seq = state.next_seq;
         state.next_seq += 1;
         state.messages += 1;
-        state.bytes += bytes;
-        if let Some(key) = key {
+        state.bytes += job.bytes;
+        if let Some(key) = job.key {
             if let Some(behind) = state.keys.get_mut(&key) {
                 behind.push_back(job);
                 return;
@@ -314,12 +297,5 @@ impl State {
                 None
             }
         }
-    }
-}
-
-impl Job {
-    /// Parts the delivery, to be settled, from what the board still knows of it.
-    pub(super) fn part(self) -> (Delivery, Claim) {
-        (self.delivery, Claim { key: self.key, bytes: self.bytes })
     }
 }

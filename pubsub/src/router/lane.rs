@@ -1,7 +1,6 @@
-//! Lanes, each of which handles one message at a time, and the workers that drive them.
+//! A lane: handles one message at a time, and settles it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -10,13 +9,14 @@ use mainspring_daemon::{BoxFuture, Tally};
 use mainspring_observe::correlation::{self, Correlation};
 use mainspring_observe::panics;
 use mainspring_observe::trace::TraceContext;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 use tracing::{error, warn};
 
-use super::board::{Board, Claim, Job};
+use super::board::Board;
 use super::dead_letter::{DeadLetter, Watcher};
+use super::job::Job;
 use super::slot::Slot;
-use super::wake::{LaneWake, WorkerWake};
+use super::wake::LaneWake;
 use crate::driver::{Capabilities, Endpoint};
 use crate::error::Chain;
 use crate::failure::Verdict;
@@ -37,25 +37,14 @@ pub(super) struct Shared {
     pub(super) board: Board,
 }
 
-/// A task that drives some of a route's lanes, so that handlers use as many threads as the runtime has. A lane is only
-/// polled when something of its own woke it.
-pub(super) struct Worker {
-    shared: Arc<Shared>,
-    wake: Arc<WorkerWake>,
-    lanes: Vec<Lane>,
-    ready: Vec<usize>,
-    /// Rings at the earliest deadline that any lane has set, which may be over by then: one timer for all of them.
-    timer: Pin<Box<Sleep>>,
-    rings: Option<Instant>,
-}
-
 pub(super) struct Lane {
     index: usize,
     slot: Box<dyn Slot>,
-    wake: Arc<LaneWake>,
+    pub(super) wake: Arc<LaneWake>,
     waker: Waker,
     state: State,
-    deadline: Option<Instant>,
+    /// When to be polled even if nothing has happened.
+    pub(super) deadline: Option<Instant>,
 }
 
 enum State {
@@ -72,67 +61,6 @@ struct Handling {
     renew: Option<(Instant, Duration)>,
 }
 
-impl Worker {
-    pub(super) fn new(shared: Arc<Shared>, wake: Arc<WorkerWake>, lanes: Vec<Lane>) -> Self {
-        let timer = Box::pin(sleep_until(Instant::now()));
-        Self { shared, wake, lanes, ready: Vec::new(), timer, rings: None }
-    }
-
-    /// Wakes the lanes whose deadline has come, and has the timer ring at the next one.
-    fn poll_deadlines(&mut self, cx: &mut Context<'_>) {
-        while self.rings.is_some() && self.timer.as_mut().poll(cx).is_ready() {
-            let now = Instant::now();
-            for lane in self.lanes.iter().filter(|lane| lane.deadline.is_some_and(|deadline| deadline <= now)) {
-                lane.wake.wake_lane();
-            }
-            let next = self.lanes.iter().filter_map(|lane| lane.deadline).filter(|deadline| *deadline > now).min();
-            self.ring_at(next);
-        }
-    }
-
-    fn ring_at(&mut self, at: Option<Instant>) {
-        self.rings = at;
-        if let Some(at) = at {
-            self.timer.as_mut().reset(at);
-        }
-    }
-}
-
-impl Future for Worker {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        this.wake.waker.register(cx.waker());
-        if this.shared.board.is_closed() {
-            for lane in &mut this.lanes {
-                lane.give_back(&this.shared);
-            }
-            return Poll::Ready(());
-        }
-        this.poll_deadlines(cx);
-        // One round over those that are ready now: lanes that wake each other, or themselves, have to let others run.
-        let mut ready = std::mem::take(&mut this.ready);
-        this.wake.take(&mut ready);
-        let mut earliest = this.rings;
-        for place in ready.drain(..) {
-            let lane = &mut this.lanes[place];
-            lane.wake.polling();
-            lane.poll(&this.shared);
-            earliest = [earliest, lane.deadline].into_iter().flatten().min();
-        }
-        this.ready = ready;
-        if earliest != this.rings {
-            this.ring_at(earliest);
-            this.poll_deadlines(cx);
-        }
-        if !this.wake.is_empty() {
-            cx.waker().wake_by_ref();
-        }
-        Poll::Pending
-    }
-}
-
 /// Messages that a lane may handle before it lets the others of its worker have a turn.
 const TURN: usize = 16;
 
@@ -142,7 +70,8 @@ impl Lane {
         Self { index, slot, wake, waker, state: State::Idle, deadline: None }
     }
 
-    fn poll(&mut self, shared: &Shared) {
+    /// Goes on with the message, and with the next ones, as far as that is possible without waiting.
+    pub(super) fn poll(&mut self, shared: &Shared) {
         for _ in 0..TURN {
             let more = match std::mem::replace(&mut self.state, State::Idle) {
                 State::Idle => match shared.board.take(self.index) {
@@ -207,7 +136,9 @@ impl Lane {
         let class = result.as_ref().err().map_or(Class::Ok, |failure| failure.class);
         shared.metrics.processed(class, since.elapsed().as_secs_f64());
         match result {
-            Ok(()) => self.settle(shared, job, Fate::Acked, Delivery::ack),
+            Ok(()) => {
+                self.settle(shared, job, Fate::Acked, Delivery::ack);
+            }
             Err(failure) => {
                 let scope = correlation.clone();
                 correlation::with(&scope, || self.fail(shared, job, correlation, &failure));
@@ -221,7 +152,8 @@ impl Lane {
         let chain = Chain(failure.error()).to_string();
         if shared.board.is_draining() {
             warn!(route, message_id = %id, attempt, error = chain, "handler failed while stopping; message is returned");
-            return self.settle(shared, job, Fate::Returned, Delivery::release);
+            self.settle(shared, job, Fate::Returned, Delivery::release);
+            return;
         }
         let last = attempt >= shared.policy.attempts;
         let (reject, after) = match failure.verdict {
@@ -238,15 +170,22 @@ impl Lane {
         error!(route, message_id = %id, attempt, error = chain, field, "message is given up");
         match &shared.dead_letter {
             Some(to) => {
-                let letter = letter(shared, &job, &chain).letter(&shared.source);
+                let letter = DeadLetter {
+                    message: job.delivery.message(),
+                    reason: &chain,
+                    attempts: attempt,
+                    position: job.delivery.position(),
+                    route,
+                };
+                let letter = letter.letter(&shared.source);
                 let to = to.clone();
                 let publish = Box::pin(async move { to.publish(letter).await.map(drop) });
                 shared.board.burying(self.index);
                 self.state = State::Burying { job, correlation, reason: chain, publish };
             }
             None => {
-                watch(shared, &job, &chain);
-                self.settle(shared, job, Fate::Rejected, |delivery| delivery.reject(chain));
+                let reason = chain.clone();
+                self.give_up(shared, job, Fate::Rejected, &chain, |delivery| delivery.reject(reason));
             }
         }
     }
@@ -254,11 +193,14 @@ impl Lane {
     /// Has a message come again after a pause: from the broker if it can do that, else from here.
     fn retry(&mut self, shared: &Shared, job: Job, pause: Duration) {
         if shared.capabilities.nack_delay {
-            return self.settle(shared, job, Fate::Retried, |delivery| delivery.nack_after(pause));
+            self.settle(shared, job, Fate::Retried, |delivery| delivery.nack_after(pause));
+            return;
         }
         match shared.board.delay(self.index, job, Instant::now() + pause) {
             Ok(()) => shared.metrics.fate(Fate::Retried),
-            Err(job) => self.settle(shared, job, Fate::Returned, Delivery::release),
+            Err(job) => {
+                self.settle(shared, job, Fate::Returned, Delivery::release);
+            }
         }
     }
 
@@ -278,10 +220,7 @@ impl Lane {
             return false;
         };
         correlation::with(&correlation, || match result {
-            Ok(()) => {
-                watch(shared, &job, &reason);
-                self.settle(shared, job, Fate::DeadLettered, Delivery::ack);
-            }
+            Ok(()) => self.give_up(shared, job, Fate::DeadLettered, &reason, Delivery::ack),
             Err(error) => {
                 let (route, id) = (shared.route, &job.delivery.message().id);
                 let error = Chain(&error).to_string();
@@ -298,25 +237,44 @@ impl Lane {
         true
     }
 
-    fn settle(&self, shared: &Shared, job: Job, fate: Fate, outcome: impl FnOnce(Delivery) -> Confirmation) {
-        let (delivery, claim) = job.part();
-        self.settled(shared, &claim, fate, &outcome(delivery));
+    /// Settles a message for good without its having been handled, and tells whoever wants to know.
+    fn give_up(
+        &self,
+        shared: &Shared,
+        job: Job,
+        fate: Fate,
+        reason: &str,
+        outcome: impl FnOnce(Delivery) -> Confirmation,
+    ) {
+        let (message, attempts, position) = (job.delivery.shared(), job.attempt, job.delivery.position());
+        if self.settle(shared, job, fate, outcome) {
+            watch(shared, &DeadLetter { message: &message, reason, attempts, position, route: shared.route });
+        }
     }
 
-    fn settled(&self, shared: &Shared, claim: &Claim, fate: Fate, confirmation: &Confirmation) {
-        let lost = confirmation.error().is_some_and(|error| error.kind() == ErrorKind::Lost);
-        match fate {
-            _ if lost => warn!(route = shared.route, "a lease was lost before its message was settled"),
-            Fate::Returned => shared.returned.add(1),
-            _ => shared.settled.add(1),
+    /// Settles a message; false when it is known by now that the broker did not take the settlement.
+    fn settle(&self, shared: &Shared, job: Job, fate: Fate, outcome: impl FnOnce(Delivery) -> Confirmation) -> bool {
+        let (message, route) = (job.delivery.shared(), shared.route);
+        let (delivery, claim) = job.part();
+        let confirmation = outcome(delivery);
+        let error = confirmation.error();
+        match error {
+            Some(error) => warn!(route, message_id = %message.id, error = %Chain(error), "settlement did not land"),
+            None if fate == Fate::Returned => shared.returned.add(1),
+            None => shared.settled.add(1),
         }
-        shared.metrics.fate(if lost { Fate::Lost } else { fate });
+        shared.metrics.fate(match error.map(Error::kind) {
+            None => fate,
+            Some(ErrorKind::Lost) => Fate::Lost,
+            Some(_) => Fate::Retried,
+        });
         shared.metrics.inflight.dec();
-        shared.board.finish(self.index, claim);
+        shared.board.finish(self.index, &claim);
+        error.is_none()
     }
 
     /// Drops what the lane does; its message goes back.
-    fn give_back(&mut self, shared: &Shared) {
+    pub(super) fn give_back(&mut self, shared: &Shared) {
         let (job, correlation) = match std::mem::replace(&mut self.state, State::Idle) {
             State::Idle => return,
             State::Running(job, handling) => (job, handling.correlation),
@@ -336,19 +294,9 @@ fn half_of(now: Instant, length: Duration) -> (Instant, Duration) {
     (now + length / 2, length)
 }
 
-fn letter<'a>(shared: &Shared, job: &'a Job, reason: &'a str) -> DeadLetter<'a> {
-    DeadLetter {
-        message: job.delivery.message(),
-        reason,
-        attempts: job.attempt,
-        position: job.delivery.position(),
-        route: shared.route,
-    }
-}
-
-fn watch(shared: &Shared, job: &Job, reason: &str) {
+fn watch(shared: &Shared, letter: &DeadLetter<'_>) {
     let Some(Watcher(watcher)) = &shared.watcher else { return };
-    if catch_unwind(AssertUnwindSafe(|| watcher(&letter(shared, job, reason)))).is_err() {
+    if catch_unwind(AssertUnwindSafe(|| watcher(letter))).is_err() {
         panics::count("message");
         error!(route = shared.route, "the function given to `on_dead_letter` panicked");
     }

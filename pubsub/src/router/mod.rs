@@ -2,12 +2,14 @@
 
 mod board;
 mod dead_letter;
+mod job;
 mod lane;
 mod page;
 mod pull;
 mod service;
 mod slot;
 mod wake;
+mod worker;
 
 use std::fmt;
 use std::sync::Arc;

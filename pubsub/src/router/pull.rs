@@ -14,9 +14,10 @@ use tracing::{info, warn};
 
 use super::Settings;
 use super::board::Board;
-use super::lane::{Lane, Shared, Worker};
+use super::lane::{Lane, Shared};
 use super::service::Erased;
 use super::wake::{LaneWake, WorkerWake};
+use super::worker::Worker;
 use crate::brokers::Brokers;
 use crate::error::Chain;
 use crate::metrics::{Fate, Handled};
