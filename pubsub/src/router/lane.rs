@@ -61,6 +61,9 @@ struct Handling {
     renew: Option<(Instant, Duration)>,
 }
 
+/// The shortest lease that is worth renewing.
+const LEAST_LEASE: Duration = Duration::from_millis(100);
+
 /// Messages that a lane may handle before it lets the others of its worker have a turn.
 const TURN: usize = 16;
 
@@ -289,8 +292,10 @@ impl Lane {
     }
 }
 
-/// Half of a lease's length from now is when it is renewed, for as long again.
+/// Half of a lease's length from now is when it is renewed, for as long again. One that is almost over is no reason to
+/// renew without pause.
 fn half_of(now: Instant, length: Duration) -> (Instant, Duration) {
+    let length = length.max(LEAST_LEASE);
     (now + length / 2, length)
 }
 
