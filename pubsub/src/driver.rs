@@ -75,6 +75,11 @@ pub trait Subscriber: Debug + Send + 'static {
     /// way, all until `deadline`. Deliveries that are out stay valid where the broker allows it, else they are lost.
     async fn close(&mut self, deadline: Instant) -> Result<(), Error>;
 
+    /// Whether nothing is left but what is on loan. Only a [volatile](Capabilities::volatile) broker is asked.
+    fn is_worked_off(&self) -> bool {
+        true
+    }
+
     /// What the broker can do.
     fn capabilities(&self) -> Capabilities;
 
@@ -140,6 +145,8 @@ pub struct Capabilities {
     pub attempts: bool,
     /// A new group sees messages published before it existed.
     pub replay: bool,
+    /// Messages are gone with the process. A stopping router does not leave such a queue behind: it works it off.
+    pub volatile: bool,
     /// What the broker accepts.
     pub limits: Limits,
 }

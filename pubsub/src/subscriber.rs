@@ -61,6 +61,10 @@ impl Subscriber {
         self.brokers.as_ref()
     }
 
+    pub(crate) fn is_worked_off(&self) -> bool {
+        self.driver.is_worked_off()
+    }
+
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Delivery>, Error>> {
         let next = ready!(self.driver.poll_next(cx))?;
         if next.is_some() {

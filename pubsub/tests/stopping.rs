@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::scripted::Scripted;
-use common::{assert_empty, log, next, orders, start, text};
+use common::{assert_empty, log, next, orders, start, text, volatile_orders};
 use mainspring_pubsub::{Attempt, ErrorKind, Failure, Message, Router, State, Text};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
@@ -248,4 +248,70 @@ async fn a_closed_subscriber_ends_the_router_after_its_last_message() {
         .with_state(Arc::clone(&seen));
     start(router).ended().await.unwrap();
     assert_eq!(seen.rest(), ["attempt 1", "attempt 2", "attempt 3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_is_gone_with_the_process_is_worked_off_first() {
+    let (brokers, publisher, inbox) = volatile_orders().await;
+    let (seen, gate) = (log(), Arc::new(Semaphore::new(0)));
+    let router = Router::new()
+        .route("ship", inbox, gated)
+        .with_state((Arc::clone(&seen), Arc::clone(&gate)))
+        .concurrency(2)
+        .prefetch(3);
+    let mut router = start(router);
+    for i in 0..20 {
+        publisher.publish(Message::new(i.to_string()).with_key((i % 3).to_string())).await.unwrap();
+    }
+    seen.wait(2).await;
+    router.request_stop(Duration::from_secs(20));
+    // A request that is still being answered may publish.
+    sleep(Duration::from_secs(1)).await;
+    publisher.publish(Message::new("late")).await.unwrap();
+    gate.add_permits(100);
+    sleep(Duration::from_secs(1)).await;
+    publisher.publish(Message::new("later")).await.unwrap();
+    router.requests_finished();
+    let asked = Instant::now();
+    router.ended().await.unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(1), "it does not wait for more");
+    assert_eq!((router.tally("deliveries_settled"), router.tally("deliveries_returned")), (22, 0));
+    assert_empty(&mut brokers.subscriber("memory://orders?group=ship").await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn working_a_queue_off_ends_with_the_time_for_it() {
+    let (_brokers, publisher, inbox) = volatile_orders().await;
+    let (seen, gate) = (log(), Arc::new(Semaphore::new(3)));
+    let router = Router::new().route("ship", inbox, gated).with_state((Arc::clone(&seen), gate)).concurrency(1);
+    let mut router = start(router);
+    for i in 0..9 {
+        publisher.publish(Message::new(i.to_string())).await.unwrap();
+    }
+    seen.wait(4).await;
+    let asked = Instant::now();
+    router.request_stop(Duration::from_secs(5));
+    router.requests_finished();
+    router.ended().await.unwrap();
+    assert_eq!(asked.elapsed(), Duration::from_secs(5));
+    assert_eq!(router.tally("deliveries_settled"), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_while_a_queue_is_worked_off_is_tried_again() {
+    let (_brokers, publisher, inbox) = volatile_orders().await;
+    let seen = log();
+    let router = Router::new()
+        .route("ship", inbox, |State(seen): State<Seen>, Attempt(attempt): Attempt| async move {
+            seen.note(attempt.to_string());
+            if attempt < 3 { Err(Failure::retry("not yet")) } else { Ok(()) }
+        })
+        .with_state(Arc::clone(&seen));
+    let mut router = start(router);
+    router.request_stop(Duration::from_secs(20));
+    publisher.publish(Message::new("stubborn")).await.unwrap();
+    router.requests_finished();
+    router.ended().await.unwrap();
+    assert_eq!(seen.rest(), ["1", "2", "3"]);
+    assert_eq!((router.tally("deliveries_settled"), router.tally("deliveries_returned")), (3, 0));
 }

@@ -87,6 +87,11 @@ impl Group {
         self.messages
     }
 
+    /// Whether nothing is left but what is on loan.
+    pub(super) fn is_worked_off(&self) -> bool {
+        self.messages == self.leased.iter().flatten().count()
+    }
+
     /// Whether there is room for a message of `size` bytes. An empty group has room for any.
     pub(super) fn has_room(&self, size: usize, capacity: usize, max_bytes: usize) -> bool {
         self.messages == 0 || (self.messages < capacity && self.bytes + size <= max_bytes)

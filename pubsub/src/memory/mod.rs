@@ -55,6 +55,9 @@ pub struct Config {
     pub retention: usize,
     /// How long a message may be out before it is delivered again; 0s for as long as its delivery is alive.
     pub visibility_timeout: Duration,
+    /// Whether messages are gone with the process, so that a stop works the queues off instead of leaving them. `false`
+    /// has the broker behave, in a test, like one that outlives the process.
+    pub volatile: bool,
 }
 
 /// The topics of one process. Cheap to clone; clones share their topics.
@@ -115,6 +118,7 @@ impl Config {
             ordered_by_key: true,
             attempts: true,
             replay: self.retention > 0,
+            volatile: self.volatile,
             // Generous, and no more generous than the brokers that a service may move to.
             limits: Limits {
                 batch: Some(1000),
@@ -134,6 +138,7 @@ impl Default for Config {
             max_message_bytes: ByteSize::mib(1),
             retention: 1000,
             visibility_timeout: Duration::ZERO,
+            volatile: true,
         }
     }
 }

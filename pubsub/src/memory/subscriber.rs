@@ -63,6 +63,10 @@ impl driver::Subscriber for MemorySubscriber {
         Ok(())
     }
 
+    fn is_worked_off(&self) -> bool {
+        self.topic.is_worked_off(self.group)
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.topic.config().capabilities()
     }

@@ -117,6 +117,11 @@ impl Topic {
         Ok(Delivery::new(Arc::clone(&entry.message), lease).with_attempt(entry.attempts).with_position(position))
     }
 
+    /// Whether nothing is left in `group` but what is on loan.
+    pub(super) fn is_worked_off(&self, group: usize) -> bool {
+        self.lock().groups[group].is_worked_off()
+    }
+
     pub(super) fn settle(
         &self,
         group: usize,

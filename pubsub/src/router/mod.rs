@@ -218,7 +218,7 @@ impl Router<()> {
             let shutdown = cx.shutdown().clone();
             // Dropping it stops the routes at once, so it lives until they are done, or until its owner is gone.
             let mut trigger = Some(trigger);
-            let mut passed_on = false;
+            let (mut passed_on, mut last_told) = (false, false);
             let mut result = Ok(());
             loop {
                 tokio::select! {
@@ -228,6 +228,12 @@ impl Router<()> {
                         match (shutdown.deadline(), &trigger) {
                             (Some(deadline), Some(trigger)) => trigger.request(deadline),
                             _ => trigger = None,
+                        }
+                    }
+                    () = shutdown.requests_finished(), if !last_told => {
+                        last_told = true;
+                        if let Some(trigger) = &trigger {
+                            trigger.requests_finished();
                         }
                     }
                     ended = running.next() => match ended {

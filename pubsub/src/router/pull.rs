@@ -6,11 +6,11 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use mainspring_daemon::{Context as Cx, Latch, Shutdown};
+use mainspring_daemon::{BoxFuture, Context as Cx, Latch, Shutdown};
 use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinSet, coop};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::Settings;
 use super::board::Board;
@@ -103,6 +103,12 @@ impl Route {
         let mut result = match ended {
             Ended::Failed(error) => Err(error),
             Ended::Stop => {
+                if self.shared.capabilities.volatile && !self.subscriber.is_worked_off() {
+                    error!(
+                        route = self.shared.route,
+                        "no time was left to work the queue in memory off: its messages are lost"
+                    );
+                }
                 self.give_back_waiting();
                 Ok(())
             }
@@ -152,7 +158,13 @@ impl Route {
     /// Pulls until told to stop, closed, or failed for good.
     async fn pull(&mut self) -> Ended {
         let backoff = Backoff::exponential(Duration::from_millis(100), Duration::from_secs(10));
-        let mut stop = pin!(self.stop.requested());
+        // What outlives the process is left where it is. What does not is worked off, for as long as there is time.
+        let volatile = self.shared.capabilities.volatile;
+        let stop: BoxFuture<()> =
+            if volatile { Box::pin(self.stop.expired()) } else { Box::pin(self.stop.requested()) };
+        let mut stop = pin!(stop);
+        let mut last_request = pin!(self.stop.requests_finished());
+        let mut nothing_new = false;
         let mut timer = Timer::default();
         let mut healthy = false;
         let (mut errors, mut pause) = (0, None);
@@ -177,6 +189,10 @@ impl Route {
                 if received.is_pending() && !healthy {
                     self.latch.ready();
                     healthy = true;
+                }
+                nothing_new = nothing_new || (volatile && last_request.as_mut().poll(cx).is_ready());
+                if received.is_pending() && nothing_new && self.subscriber.is_worked_off() {
+                    return self.shared.board.poll_empty(cx).map(|()| None);
                 }
                 received.map(Some)
             });

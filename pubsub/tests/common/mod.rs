@@ -17,7 +17,18 @@ use tokio::time::{Instant, timeout};
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub fn brokers() -> Brokers {
-    Brokers::new(&BrokersConfig::default()).unwrap()
+    let mut config = BrokersConfig::default();
+    // It stands in for a broker that outlives the process, except where a test says otherwise.
+    config.memory.volatile = false;
+    Brokers::new(&config).unwrap()
+}
+
+/// As above, with a broker that is gone with the process.
+pub async fn volatile_orders() -> (Brokers, Publisher, Subscriber) {
+    let brokers = Brokers::new(&BrokersConfig::default()).unwrap();
+    let publisher = brokers.publisher("memory://orders").await.unwrap();
+    let subscriber = brokers.subscriber("memory://orders?group=ship").await.unwrap();
+    (brokers, publisher, subscriber)
 }
 
 /// A publisher and a subscriber of a fresh `memory://orders`.
@@ -66,6 +77,11 @@ impl Running {
     /// Requests a stop with this much time for finishing.
     pub fn request_stop(&self, budget: Duration) {
         self.trigger.request(Instant::now() + budget);
+    }
+
+    /// Says that no request will be made any more.
+    pub fn requests_finished(&self) {
+        self.trigger.requests_finished();
     }
 
     /// Waits for the router to end.
