@@ -13,11 +13,22 @@ use serde_json::Value;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Daemon {
-    child: Child,
+    child: Process,
     log: Arc<Log>,
     reader: JoinHandle<()>,
     pub http: SocketAddr,
     pub admin: SocketAddr,
+}
+
+/// A child that does not outlive a failed test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail for a process that has ended, which is fine.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// How a daemon ended.
@@ -80,7 +91,7 @@ impl Daemon {
             }
         });
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut daemon = Self { child, log, reader, http: any, admin: any };
+        let mut daemon = Self { child: Process(child), log, reader, http: any, admin: any };
         let listening = daemon.event(|event| event["msg"] == "listening");
         let addr = |key: &str| listening["fields"][key].as_str().expect("an address").parse().expect("an address");
         (daemon.http, daemon.admin) = (addr("http"), addr("admin"));
@@ -104,7 +115,7 @@ impl Daemon {
 
     /// Sends a signal, such as `TERM`.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
+        let status = Command::new("kill").args(["-s", name, &self.child.0.id().to_string()]).status();
         assert!(status.expect("kill can be run").success());
     }
 
@@ -112,7 +123,7 @@ impl Daemon {
     pub fn end(mut self) -> End {
         let began = Instant::now();
         let status = loop {
-            if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
+            if let Some(status) = self.child.0.try_wait().expect("the child can be waited for") {
                 break status;
             }
             assert!(began.elapsed() < PATIENCE, "the daemon does not end");
@@ -127,7 +138,7 @@ impl Daemon {
     /// Resident memory, in bytes.
     pub fn resident(&self) -> u64 {
         let mut status = String::new();
-        let path = format!("/proc/{}/status", self.child.id());
+        let path = format!("/proc/{}/status", self.child.0.id());
         std::fs::File::open(path).and_then(|mut file| file.read_to_string(&mut status)).expect("the process runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS is there");
         line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).expect("a number") * 1024
