@@ -37,7 +37,9 @@ pub fn spread(values: &[f64]) -> (f64, f64) {
 
 /// Prints the rows as a Markdown table, each beside the first.
 pub fn print(rows: &[Row]) {
-    println!("| HTTP/1, 32 connections, one worker | CPU µs/request: median (min–max) | × bare | requests/s | p99 µs | allocations | bytes | resident MiB |");
+    println!(
+        "| HTTP/1, 32 connections, one worker | CPU µs/request: median (min–max) | × bare | requests/s | p99 µs | allocations | bytes | resident MiB |"
+    );
     println!("|---|---|---|---|---|---|---|---|");
     let Some(reference) = rows.first().map(|row| median(&row.cpu)) else { return };
     for row in rows {

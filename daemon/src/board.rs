@@ -282,7 +282,10 @@ impl Tally {
 
 impl fmt::Debug for Board {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Board").field("unready", &self.unready()).field("tallies", &self.tallies()).finish_non_exhaustive()
+        f.debug_struct("Board")
+            .field("unready", &self.unready())
+            .field("tallies", &self.tallies())
+            .finish_non_exhaustive()
     }
 }
 
@@ -294,7 +297,11 @@ impl fmt::Debug for Latch {
 
 impl fmt::Debug for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Check").field("name", &self.name).field("timeout", &self.timeout).field("required", &self.required).finish_non_exhaustive()
+        f.debug_struct("Check")
+            .field("name", &self.name)
+            .field("timeout", &self.timeout)
+            .field("required", &self.required)
+            .finish_non_exhaustive()
     }
 }
 

@@ -23,6 +23,7 @@
 //! ```
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
@@ -146,7 +147,7 @@ impl TestApp {
         let lifecycle = bound.lifecycle.clone();
         let mut running = bound.start(false).unwrap_or_else(|error| panic!("cannot start: {error}"));
         let (sigterm, requested) = oneshot::channel::<()>();
-        let service = RequestService::detached(running.dispatch.clone());
+        let service = RequestService::detached(Arc::clone(&running.dispatch));
         let admin = running.admin.clone();
         let mut task = JoinSet::new();
         task.spawn(async move {

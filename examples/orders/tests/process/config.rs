@@ -62,9 +62,11 @@ fn gizmos_names_are_understood() {
     let mut command = crate::daemon::command(&env, &["--print-config"]);
     command.env_remove("ORDERS_SERVER__HTTP__ADDR");
     let printed = String::from_utf8(command.output().unwrap().stdout).unwrap();
-    for expected in
-        ["server.http.addr = \"127.0.0.2:8099\"", "server.http.idle_timeout = \"120s\"", "server.log.filter = \"debug\""]
-    {
+    for expected in [
+        "server.http.addr = \"127.0.0.2:8099\"",
+        "server.http.idle_timeout = \"120s\"",
+        "server.log.filter = \"debug\"",
+    ] {
         assert!(printed.contains(expected), "{expected} is not in {printed}");
     }
 }
