@@ -1,6 +1,6 @@
 //! A running `orders`, its log, and its end.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -12,12 +12,12 @@ use serde_json::Value;
 /// How long a fact may take to come true before a test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-pub struct Daemon {
+pub(crate) struct Daemon {
     child: Process,
     log: Arc<Log>,
     reader: JoinHandle<()>,
-    pub http: SocketAddr,
-    pub admin: SocketAddr,
+    pub(crate) http: SocketAddr,
+    pub(crate) admin: SocketAddr,
 }
 
 /// A child that does not outlive a failed test.
@@ -32,10 +32,10 @@ impl Drop for Process {
 }
 
 /// How a daemon ended.
-pub struct End {
-    pub code: Option<i32>,
-    pub took: Duration,
-    pub events: Vec<Value>,
+pub(crate) struct End {
+    pub(crate) code: Option<i32>,
+    pub(crate) took: Duration,
+    pub(crate) events: Vec<Value>,
 }
 
 #[derive(Default)]
@@ -45,14 +45,14 @@ struct Log {
 }
 
 /// What a daemon that ends by itself printed.
-pub struct Output {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Output {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 /// A command with an empty environment and ports of its own.
-pub fn command(env: &[(&str, &str)], args: &[&str]) -> Command {
+pub(crate) fn command(env: &[(&str, &str)], args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_orders"));
     command
         .env_clear()
@@ -67,7 +67,7 @@ pub fn command(env: &[(&str, &str)], args: &[&str]) -> Command {
 }
 
 /// Runs a daemon that is expected to end by itself.
-pub fn output(env: &[(&str, &str)], args: &[&str]) -> Output {
+pub(crate) fn output(env: &[(&str, &str)], args: &[&str]) -> Output {
     let output = command(env, args).output().expect("orders can be run");
     let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
     Output { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
@@ -75,7 +75,7 @@ pub fn output(env: &[(&str, &str)], args: &[&str]) -> Output {
 
 impl Daemon {
     /// Starts a daemon, and waits until it is ready.
-    pub fn start(env: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(env: &[(&str, &str)]) -> Self {
         let mut child = command(env, &[]).stderr(Stdio::inherit()).spawn().expect("orders can be started");
         let log = Arc::new(Log::default());
         let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
@@ -100,7 +100,7 @@ impl Daemon {
     }
 
     /// Waits for an event that `is_it`.
-    pub fn event(&self, is_it: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn event(&self, is_it: impl Fn(&Value) -> bool) -> Value {
         let until = Instant::now() + PATIENCE;
         let mut events = self.log.events.lock().unwrap();
         loop {
@@ -114,13 +114,13 @@ impl Daemon {
     }
 
     /// Sends a signal, such as `TERM`.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill").args(["-s", name, &self.child.0.id().to_string()]).status();
         assert!(status.expect("kill can be run").success());
     }
 
     /// Waits for the end.
-    pub fn end(mut self) -> End {
+    pub(crate) fn end(mut self) -> End {
         let began = Instant::now();
         let status = loop {
             if let Some(status) = self.child.0.try_wait().expect("the child can be waited for") {
@@ -134,26 +134,17 @@ impl Daemon {
         let events = std::mem::take(&mut *self.log.events.lock().unwrap());
         End { code: status.code(), took, events }
     }
-
-    /// Resident memory, in bytes.
-    pub fn resident(&self) -> u64 {
-        let mut status = String::new();
-        let path = format!("/proc/{}/status", self.child.0.id());
-        std::fs::File::open(path).and_then(|mut file| file.read_to_string(&mut status)).expect("the process runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS is there");
-        line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).expect("a number") * 1024
-    }
 }
 
 impl End {
     /// The stop report.
-    pub fn report(&self) -> &Value {
+    pub(crate) fn report(&self) -> &Value {
         let stopped = self.events.iter().rfind(|event| event["msg"] == "stopped");
         &stopped.unwrap_or_else(|| panic!("there is no stop report: {:#?}", self.events))["fields"]
     }
 
     /// The orders that were shipped, in order.
-    pub fn shipped(&self) -> Vec<&str> {
+    pub(crate) fn shipped(&self) -> Vec<&str> {
         let shipped = self.events.iter().filter(|event| event["msg"] == "shipped");
         shipped.map(|event| event["fields"]["order"].as_str().expect("an id")).collect()
     }

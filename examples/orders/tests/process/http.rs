@@ -6,32 +6,32 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-pub struct Connection {
+pub(crate) struct Connection {
     stream: BufReader<TcpStream>,
     /// Whether it has answered a request.
-    pub answered: bool,
+    pub(crate) answered: bool,
 }
 
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
 }
 
 impl Connection {
-    pub fn open(addr: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn open(addr: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(addr)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
         Ok(Self { stream: BufReader::new(stream), answered: false })
     }
 
-    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes)
     }
 
-    pub fn read(&mut self) -> io::Result<Answer> {
+    pub(crate) fn read(&mut self) -> io::Result<Answer> {
         let mut line = String::new();
         self.stream.read_line(&mut line)?;
         let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
@@ -55,12 +55,12 @@ impl Connection {
         Ok(answer)
     }
 
-    pub fn get(&mut self, path: &str) -> io::Result<Answer> {
+    pub(crate) fn get(&mut self, path: &str) -> io::Result<Answer> {
         self.send(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes())?;
         self.read()
     }
 
-    pub fn post(&mut self, path: &str, kind: &str, body: &str) -> io::Result<Answer> {
+    pub(crate) fn post(&mut self, path: &str, kind: &str, body: &str) -> io::Result<Answer> {
         let length = body.len();
         let head =
             format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n");
@@ -68,28 +68,28 @@ impl Connection {
         self.read()
     }
 
-    pub fn order(&mut self, id: &str, quantity: i64) -> io::Result<Answer> {
+    pub(crate) fn order(&mut self, id: &str, quantity: i64) -> io::Result<Answer> {
         let body = format!(r#"{{"id":"{id}","item":"tea","quantity":{quantity}}}"#);
         self.post("/orders", "application/json", &body)
     }
 }
 
 impl Answer {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
     }
 
     /// Whether the connection ends after this answer.
-    pub fn closes(&self) -> bool {
+    pub(crate) fn closes(&self) -> bool {
         self.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"))
     }
 }
 
 /// One request on a connection of its own.
-pub fn get(addr: SocketAddr, path: &str) -> Answer {
+pub(crate) fn get(addr: SocketAddr, path: &str) -> Answer {
     Connection::open(addr).and_then(|mut connection| connection.get(path)).expect("an answer")
 }
