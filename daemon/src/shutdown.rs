@@ -125,12 +125,13 @@ mod tests {
         let (trigger, shutdown) = Shutdown::channel();
         assert!(!shutdown.is_requested());
         assert_eq!(shutdown.deadline(), None);
-        let waiting = tokio::spawn(shutdown.expired());
+        let mut waiting = tokio::task::JoinSet::new();
+        waiting.spawn(shutdown.expired());
         let start = Instant::now();
         trigger.request(start + Duration::from_secs(5));
         shutdown.requested().await;
         assert!(shutdown.is_requested());
-        waiting.await.unwrap();
+        waiting.join_next().await.unwrap().unwrap();
         assert_eq!(start.elapsed(), Duration::from_secs(5));
     }
 
