@@ -245,6 +245,8 @@ impl Running {
             self.dispatch.abort();
             if let Some(acceptor) = &mut self.acceptor {
                 left = acceptor.abort().await;
+                // Streams of HTTP/2 are tasks of their own, which end a little later than their connection.
+                let _ = tokio::time::timeout(LAST_MOMENT, answered(&self.dispatch)).await;
             }
             // Daemons see the deadline too, and return what they hold; those that do not are dropped.
             self.supervisor.requests_finished();
@@ -309,6 +311,11 @@ async fn drain(acceptor: &mut Option<Acceptor>, dispatch: &Dispatch) {
     if let Some(acceptor) = acceptor {
         acceptor.drain().await;
     }
+    answered(dispatch).await;
+}
+
+/// Waits until no request is in progress.
+async fn answered(dispatch: &Dispatch) {
     while dispatch.in_flight() > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

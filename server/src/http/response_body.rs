@@ -13,6 +13,7 @@ use mainspring_observe::panics;
 use tokio::time::{Instant, Sleep};
 
 use super::record::{Outcome, Record};
+use crate::serve;
 
 /// A response's body, with the record of its request.
 pub(crate) struct ResponseBody {
@@ -67,6 +68,7 @@ impl http_body::Body for ResponseBody {
         let polled = correlation::with(&record.correlation, || {
             catch_unwind(AssertUnwindSafe(|| Pin::new(&mut this.inner).poll_frame(cx)))
         });
+        serve::body_polled(matches!(polled, Ok(Poll::Ready(_))));
         match polled {
             Ok(Poll::Ready(Some(Ok(frame)))) => {
                 if let (Some(record), Some(data)) = (&mut this.record, frame.data_ref()) {

@@ -55,15 +55,15 @@ pub(crate) enum Stage {
     Idle,
     /// It is a WebSocket, or another protocol, now.
     Upgraded,
+    /// Everything is answered; the peer has only to close.
+    Leaving,
 }
 
-/// What the connection's task is told. Orders only ever grow.
+/// What the connection's task is told. Orders only ever grow, but for a [`pardon`](Conn::pardon).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(super) enum Order {
     Serve,
-    /// Finish what is open, begin nothing new (GOAWAY).
-    Drain,
     /// End now; nothing is in progress, or the peer broke a deadline.
     Close,
     /// End now, whatever is in progress.
@@ -79,7 +79,9 @@ pub(crate) enum Protocol {
     Http2,
 }
 
-pub(super) const NEVER: u64 = u64::MAX;
+const NEVER: u64 = u64::MAX;
+/// How long a peer that has been told that nothing more will come may take to close.
+const LINGER: Duration = Duration::from_millis(500);
 
 impl Conn {
     pub(super) fn new(id: u64, peer: SocketAddr, limits: Arc<Limits>, clock: Arc<Clock>) -> Self {
@@ -118,7 +120,8 @@ impl Conn {
             1 => Stage::Head,
             2 => Stage::Busy,
             3 => Stage::Idle,
-            _ => Stage::Upgraded,
+            4 => Stage::Upgraded,
+            _ => Stage::Leaving,
         }
     }
 
@@ -131,19 +134,25 @@ impl Conn {
     /// A request was answered to its end, or given up.
     pub(crate) fn request_ended(&self) {
         if self.active.fetch_sub(1, Ordering::Relaxed) == 1 && self.stage() == Stage::Busy {
-            self.enter(Stage::Idle, self.idle_deadline());
+            // What was answered may still be on its way to a peer that reads slowly: that is no idleness.
+            self.enter(Stage::Idle, if self.is_stalled() { NEVER } else { self.idle_deadline() });
         }
     }
 
     /// The response turned the connection over to another protocol.
     pub(crate) fn upgraded(&self, websocket: bool) {
         if websocket {
-            let _ = self.goodbye.set(Goodbye::default());
+            let _ = self.goodbye.set(Goodbye::websocket());
         }
         self.enter(Stage::Upgraded, NEVER);
         if self.draining.load(Ordering::Relaxed) {
             self.begin_drain();
         }
+    }
+
+    /// Nothing more will be written.
+    pub(super) fn answered_everything(&self) {
+        self.enter(Stage::Leaving, self.clock.after(LINGER));
     }
 
     /// Bytes have arrived.
@@ -160,21 +169,28 @@ impl Conn {
     pub(super) fn speaks(&self, protocol: Protocol) {
         self.protocol.store(protocol as u8, Ordering::Relaxed);
         if protocol == Protocol::Http2 {
+            let _ = self.goodbye.set(Goodbye::http2());
             self.enter(Stage::Idle, self.idle_deadline());
         }
     }
 
     /// The peer does not take what we write.
     pub(super) fn write_stalled(&self) {
-        if self.write_deadline.load(Ordering::Relaxed) == NEVER {
+        if !self.is_stalled() {
             self.write_deadline.store(self.clock.after(self.limits.idle_timeout), Ordering::Relaxed);
+            if self.stage() == Stage::Idle {
+                self.deadline.store(NEVER, Ordering::Relaxed);
+            }
         }
     }
 
     /// The peer took something.
     pub(super) fn write_moved(&self) {
-        if self.write_deadline.load(Ordering::Relaxed) != NEVER {
+        if self.is_stalled() {
             self.write_deadline.store(NEVER, Ordering::Relaxed);
+            if self.stage() == Stage::Idle {
+                self.deadline.store(self.idle_deadline(), Ordering::Relaxed);
+            }
         }
     }
 
@@ -190,31 +206,25 @@ impl Conn {
 
     /// Gives a connection with nothing in progress its last call: one more request is answered, with
     /// `connection: close`, and then it ends. On HTTP/2 a GOAWAY says the same; a WebSocket is closed with 1001.
+    ///
+    /// May be called again and again, and is: a connection that moves on to another stage at this very moment does
+    /// not notice the first time.
     pub(super) fn begin_drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
         match self.stage() {
-            Stage::FirstByte | Stage::Idle => {
-                self.deadline.fetch_min(self.clock.after(self.limits.last_call), Ordering::Relaxed);
-            }
-            Stage::Upgraded => {
-                if let Some(goodbye) = self.goodbye.get() {
-                    goodbye.say();
-                    self.reader.wake();
-                    self.writer.wake();
-                }
-            }
-            Stage::Head | Stage::Busy => {}
+            Stage::FirstByte | Stage::Idle if !self.is_stalled() => self.hurry(),
+            // Bytes that both protocols may begin with: of a request there is nothing yet.
+            Stage::Head if self.protocol() == Protocol::Unknown => self.hurry(),
+            Stage::FirstByte | Stage::Head | Stage::Busy | Stage::Idle | Stage::Upgraded | Stage::Leaving => {}
         }
-        if self.protocol() == Protocol::Http2 {
-            self.give(Order::Drain);
-        }
+        self.say_goodbye();
     }
 
     /// Closes an HTTP/2 connection gently first, everything else at once.
     pub(super) fn expire(&self, now: u64) {
-        if self.protocol() == Protocol::Http2 && self.order() < Order::Drain && !self.is_write_late(now) {
+        let gently = self.protocol() == Protocol::Http2 && self.stage() == Stage::Idle && !self.is_write_late(now);
+        if gently && self.say_goodbye() {
             self.deadline.store(self.clock.after(Duration::from_secs(1)), Ordering::Relaxed);
-            self.give(Order::Drain);
         } else {
             self.deadline.store(NEVER, Ordering::Relaxed);
             self.write_deadline.store(NEVER, Ordering::Relaxed);
@@ -224,20 +234,19 @@ impl Conn {
 
     pub(super) fn give(&self, order: Order) {
         self.order.fetch_max(order as u8, Ordering::Release);
-        if let Some(task) = self.task.get() {
-            task.wake_by_ref();
-        }
-        if order >= Order::Close {
-            self.reader.wake();
-            self.writer.wake();
-        }
+        self.wake();
+    }
+
+    /// Takes back the order to close, because a request had come before it.
+    pub(super) fn pardon(&self) {
+        let (close, serve) = (Order::Close as u8, Order::Serve as u8);
+        let _ = self.order.compare_exchange(close, serve, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     pub(super) fn order(&self) -> Order {
         match self.order.load(Ordering::Acquire) {
             0 => Order::Serve,
-            1 => Order::Drain,
-            2 => Order::Close,
+            1 => Order::Close,
             _ => Order::Abort,
         }
     }
@@ -246,6 +255,33 @@ impl Conn {
         if self.task.get().is_none() {
             let _ = self.task.set(task.clone());
         }
+    }
+
+    /// Asks for a GOAWAY or a close frame, where there is such a thing and it has not been asked for.
+    fn say_goodbye(&self) -> bool {
+        let is_news = self.goodbye.get().is_some_and(Goodbye::say);
+        if is_news {
+            self.wake();
+        }
+        is_news
+    }
+
+    /// Wakes who reads and writes: the connection's task, or the handler's after an upgrade.
+    fn wake(&self) {
+        if let Some(task) = self.task.get() {
+            task.wake_by_ref();
+        }
+        self.reader.wake();
+        self.writer.wake();
+    }
+
+    fn hurry(&self) {
+        self.deadline.fetch_min(self.clock.after(self.limits.last_call), Ordering::Relaxed);
+    }
+
+    /// Whether something is written that the peer does not take.
+    fn is_stalled(&self) -> bool {
+        self.write_deadline.load(Ordering::Relaxed) != NEVER
     }
 
     fn idle_deadline(&self) -> u64 {
@@ -268,6 +304,7 @@ impl Stage {
             Self::Busy => "request in progress",
             Self::Idle => "idle",
             Self::Upgraded => "upgraded",
+            Self::Leaving => "answered, not closed",
         }
     }
 }

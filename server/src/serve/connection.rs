@@ -3,18 +3,18 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::task::JoinSet;
 
 use super::conn::{Conn, Order, Protocol, Stage};
 use super::io::Io;
 use super::refusal;
+use super::streams::Streams;
 use crate::http::{Dispatch, RequestService};
 
 /// What every HTTP/2 client sends first (RFC 9113 §3.4).
@@ -74,11 +74,20 @@ async fn serve_http1(io: Io, conn: Arc<Conn>, service: RequestService) {
     let mut connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
     let ordered = poll_fn(|cx| {
         conn.runs_on(cx.waker());
-        if conn.order() >= Order::Close {
+        let order = conn.order();
+        // An idle connection is looked at once more: a request that lies in the socket came before the order.
+        let may_have_more = order == Order::Close && conn.stage() == Stage::Idle;
+        if order >= Order::Close && !may_have_more {
             return Poll::Ready(true);
         }
-        let ended = ready!(Pin::new(&mut connection).poll(cx));
-        if let Err(error) = ended {
+        let polled = Pin::new(&mut connection).poll(cx);
+        if polled.is_pending() && may_have_more {
+            if conn.stage() == Stage::Idle {
+                return Poll::Ready(true);
+            }
+            conn.pardon();
+        }
+        if let Err(error) = ready!(polled) {
             tracing::debug!(target: "mainspring::serve", peer = %conn.peer, %error, "connection ended");
         }
         Poll::Ready(false)
@@ -92,7 +101,7 @@ async fn serve_http1(io: Io, conn: Arc<Conn>, service: RequestService) {
 }
 
 async fn serve_http2(io: Io, conn: Arc<Conn>, service: RequestService) {
-    let streams = Streams::default();
+    let streams = Streams::new(conn.limits.idle_timeout);
     let mut builder = hyper::server::conn::http2::Builder::new(streams.clone());
     builder
         .timer(TokioTimer::new())
@@ -106,17 +115,10 @@ async fn serve_http2(io: Io, conn: Arc<Conn>, service: RequestService) {
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(10));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
-    let mut drained = false;
     poll_fn(|cx| {
         conn.runs_on(cx.waker());
-        match conn.order() {
-            Order::Serve => {}
-            Order::Drain if drained => {}
-            Order::Drain => {
-                drained = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            Order::Close | Order::Abort => return Poll::Ready(()),
+        if conn.order() >= Order::Close {
+            return Poll::Ready(());
         }
         if let Err(error) = ready!(connection.as_mut().poll(cx)) {
             tracing::debug!(target: "mainspring::serve", peer = %conn.peer, %error, "connection ended");
@@ -126,25 +128,4 @@ async fn serve_http2(io: Io, conn: Arc<Conn>, service: RequestService) {
     .await;
     // Streams that are still running belong to this connection and end with it.
     streams.abort();
-}
-
-/// Runs the streams of one HTTP/2 connection, and owns them: they never outlive it.
-#[derive(Clone, Debug, Default)]
-struct Streams(Arc<Mutex<JoinSet<()>>>);
-
-impl Streams {
-    fn abort(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
-    }
-}
-
-impl<F> hyper::rt::Executor<F> for Streams
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, stream: F) {
-        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while streams.try_join_next().is_some() {}
-        streams.spawn(stream);
-    }
 }

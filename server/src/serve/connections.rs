@@ -101,12 +101,17 @@ impl Connections {
             tokio::time::sleep(tick).await;
             let now = self.clock.advance();
             let inner = self.lock();
-            for conn in inner.open.values().filter(|conn| conn.is_late(now)) {
-                let reason = if conn.stage() == Stage::Idle { None } else { Some("timeout") };
-                if let Some(reason) = reason {
-                    self.metrics.rejected(reason);
+            for conn in inner.open.values() {
+                if inner.draining {
+                    conn.begin_drain();
                 }
-                conn.expire(now);
+                if conn.is_late(now) {
+                    // One that has nothing to say broke no limit, unless it left the last answer unread.
+                    if !matches!(conn.stage(), Stage::Idle | Stage::Leaving) || conn.is_write_late(now) {
+                        self.metrics.rejected("timeout");
+                    }
+                    conn.expire(now);
+                }
             }
         }
     }

@@ -1,63 +1,107 @@
-//! Closing a WebSocket with 1001 "going away" from below its handler.
+//! Saying goodbye from below: on a WebSocket the close frame 1001 "going away", on HTTP/2 a GOAWAY.
 //!
-//! A handler written with axum's own types knows nothing of the drain, so the kit says goodbye for it: it follows
-//! the frames that leave (RFC 6455 §5.2; a server's are never masked) and puts a close frame between two of them.
+//! A WebSocket handler written with axum's own types knows nothing of the drain. And hyper's own GOAWAY comes with a
+//! ping, behind whose answer new streams are ignored; but a client may well have a request on its way that leaves
+//! after that answer, and sees it fail. So the kit speaks for both: it follows the frames that leave and puts its own
+//! between two of them. Ours names no last stream, so every request that is still sent is answered; the client, which
+//! knows that it should go, closes when it has all its answers.
 
+use std::io::IoSlice;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Follows the outgoing frames of one WebSocket, and knows when a close frame may go out.
-#[derive(Debug, Default)]
-pub(super) struct Goodbye(Mutex<State>);
+/// Follows the outgoing frames of one connection, and knows when a frame of ours may go out.
+#[derive(Debug)]
+pub(super) struct Goodbye {
+    frames: Frames,
+    state: Mutex<State>,
+}
 
-#[derive(Debug, Default)]
+/// What the frames look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Frames {
+    /// RFC 6455 §5.2; a server's are never masked.
+    WebSocket,
+    /// RFC 9113 §4.1.
+    Http2,
+}
+
+#[derive(Debug)]
 struct State {
     wanted: bool,
+    /// There is nothing left to say: the handler, or hyper, has said it.
+    closed: bool,
+    /// Bytes of our frame that have been written.
+    sent: usize,
+    position: Position,
+}
+
+/// Where in the stream of frames the writing is.
+#[derive(Clone, Copy, Debug)]
+struct Position {
+    frames: Frames,
+    /// How much of the blank line behind the 101 response's head has left: a WebSocket's frames begin after it.
+    blank_line: usize,
     /// The bytes of the frame header seen so far.
     header: [u8; 10],
     header_len: usize,
     /// Payload bytes of the current frame still to come.
     payload: u64,
-    /// The handler has sent a close frame of its own: there is nothing left to say.
-    closed: bool,
-    /// Bytes of our close frame that have been written.
-    sent: usize,
+    /// An HTTP/2 header block goes on in the next frame, which must follow at once.
+    in_header_block: bool,
 }
 
+const BLANK_LINE: &[u8] = b"\r\n\r\n";
 /// FIN and opcode 8, two bytes of payload: 1001.
-const CLOSE_1001: [u8; 4] = [0x88, 0x02, 0x03, 0xE9];
+const CLOSE_1001: &[u8] = &[0x88, 0x02, 0x03, 0xE9];
+/// Eight bytes, type 7, stream 0: no stream is refused, no error.
+const GOAWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7F, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0];
 
 impl Goodbye {
-    /// Asks for a close frame at the next boundary.
-    pub(super) fn say(&self) {
-        self.lock().wanted = true;
+    /// For a connection that becomes a WebSocket with the response which is about to be written.
+    pub(super) fn websocket() -> Self {
+        Self::of(Frames::WebSocket)
     }
 
-    /// What of the close frame should be written now.
+    /// For an HTTP/2 connection of which nothing has been written.
+    pub(super) fn http2() -> Self {
+        Self::of(Frames::Http2)
+    }
+
+    /// Asks for the frame at the next boundary. Whether that is news.
+    pub(super) fn say(&self) -> bool {
+        let mut state = self.lock();
+        !std::mem::replace(&mut state.wanted, true) && !state.closed
+    }
+
+    /// What of the frame should be written now.
     pub(super) fn due(&self) -> Option<&'static [u8]> {
         let state = self.lock();
         let begun = state.sent > 0;
-        let may_begin = state.wanted && !state.closed && state.at_boundary();
-        (state.sent < CLOSE_1001.len() && (begun || may_begin)).then(|| &CLOSE_1001[state.sent..])
+        let may_begin = state.wanted && !state.closed && state.position.is_boundary();
+        let frame = self.frame();
+        (state.sent < frame.len() && (begun || may_begin)).then(|| &frame[state.sent..])
     }
 
-    /// Some of the close frame was written.
+    /// Some of the frame was written.
     pub(super) fn sent(&self, written: usize) {
         self.lock().sent += written;
     }
 
-    /// Whether the close frame has been begun.
-    pub(super) fn is_said(&self) -> bool {
-        self.lock().sent > 0
+    /// Whether the frame is wanted and not written yet.
+    pub(super) fn is_waiting(&self) -> bool {
+        let state = self.lock();
+        state.wanted && !state.closed && state.sent < self.frame().len()
     }
 
-    /// How much of `buf` may be written before looking again: up to the end of the current frame once a close
-    /// frame is wanted, everything otherwise.
+    /// Whether nothing may be written any more: a WebSocket's close frame has been begun.
+    pub(super) fn is_last_word(&self) -> bool {
+        self.frames == Frames::WebSocket && self.lock().sent > 0
+    }
+
+    /// How much of `buf` may be written before looking again: up to the end of the current frame while ours is
+    /// wanted, everything otherwise.
     pub(super) fn allowed(&self, buf: &[u8]) -> usize {
-        let state = self.lock();
-        if !state.wanted || state.closed {
-            return buf.len();
-        }
-        state.clone_position().frame_end(buf)
+        if self.is_waiting() { self.lock().position.frame_end(buf) } else { buf.len() }
     }
 
     /// These bytes left.
@@ -65,63 +109,108 @@ impl Goodbye {
         self.lock().follow(bytes);
     }
 
+    /// The first `written` bytes of these left.
+    pub(super) fn wrote_vectored(&self, bufs: &[IoSlice<'_>], mut written: usize) {
+        let mut state = self.lock();
+        for buf in bufs {
+            let part = written.min(buf.len());
+            state.follow(&buf[..part]);
+            written -= part;
+        }
+    }
+
+    fn of(frames: Frames) -> Self {
+        let position =
+            Position { frames, blank_line: 0, header: [0; 10], header_len: 0, payload: 0, in_header_block: false };
+        Self { frames, state: Mutex::new(State { wanted: false, closed: false, sent: 0, position }) }
+    }
+
+    fn frame(&self) -> &'static [u8] {
+        match self.frames {
+            Frames::WebSocket => CLOSE_1001,
+            Frames::Http2 => GOAWAY,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    fn at_boundary(&self) -> bool {
-        self.header_len == 0 && self.payload == 0
+    fn follow(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let (part, ends_the_connection) = self.position.step(bytes);
+            self.closed |= ends_the_connection;
+            bytes = &bytes[part..];
+        }
     }
+}
 
-    fn clone_position(&self) -> Self {
-        Self { header: self.header, header_len: self.header_len, payload: self.payload, ..Self::default() }
+impl Position {
+    fn is_boundary(&self) -> bool {
+        let begun = self.frames == Frames::Http2 || self.blank_line == BLANK_LINE.len();
+        begun && self.header_len == 0 && self.payload == 0 && !self.in_header_block
     }
 
     /// Where the current frame ends in `buf`, or all of it.
     fn frame_end(mut self, buf: &[u8]) -> usize {
-        for end in 1..=buf.len() {
-            // Payloads are skipped whole: only headers are looked at byte by byte.
-            if self.payload > 1 {
-                let rest = (buf.len() - (end - 1)) as u64;
-                return if self.payload > rest { buf.len() } else { end - 1 + self.payload as usize };
-            }
-            self.follow(&buf[end - 1..end]);
-            if self.at_boundary() {
-                return end;
+        let mut end = 0;
+        while end < buf.len() {
+            end += self.step(&buf[end..]).0;
+            if self.is_boundary() {
+                break;
             }
         }
-        buf.len()
+        end
     }
 
-    fn follow(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            if self.payload > 0 {
-                let skip = self.payload.min(bytes.len() as u64);
-                self.payload -= skip;
-                bytes = &bytes[skip as usize..];
-                continue;
-            }
-            self.header[self.header_len] = bytes[0];
-            self.header_len += 1;
-            bytes = &bytes[1..];
-            if let Some(payload) = self.parsed_header() {
-                self.closed |= self.header[0] & 0x0F == 8;
-                self.payload = payload;
-                self.header_len = 0;
-            }
+    /// Moves on by a payload, or by one byte of anything else. Answers by how much, and whether a frame has begun
+    /// that says goodbye itself.
+    fn step(&mut self, bytes: &[u8]) -> (usize, bool) {
+        if self.frames == Frames::WebSocket && self.blank_line < BLANK_LINE.len() {
+            // Only a carriage return can begin the blank line anew.
+            let next = if bytes[0] == b'\r' { 1 } else { 0 };
+            self.blank_line = if bytes[0] == BLANK_LINE[self.blank_line] { self.blank_line + 1 } else { next };
+            return (1, false);
         }
+        if self.payload > 0 {
+            let skip = self.payload.min(bytes.len() as u64);
+            self.payload -= skip;
+            return (skip as usize, false);
+        }
+        self.header[self.header_len] = bytes[0];
+        self.header_len += 1;
+        let Some(payload) = self.parsed_header() else { return (1, false) };
+        self.payload = payload;
+        self.header_len = 0;
+        (1, self.begin())
     }
 
     /// The payload's length, once the header is whole.
     fn parsed_header(&self) -> Option<u64> {
         let header = &self.header[..self.header_len];
+        if self.frames == Frames::Http2 {
+            return (header.len() == 9).then(|| u64::from(u32::from_be_bytes([0, header[0], header[1], header[2]])));
+        }
         match (*header.get(1)? & 0x7F, header.len()) {
             (126, 4) => Some(u64::from(u16::from_be_bytes([header[2], header[3]]))),
             (127, 10) => Some(u64::from_be_bytes(header[2..10].try_into().ok()?)),
             (126 | 127, _) => None,
             (short, _) => Some(u64::from(short)),
+        }
+    }
+
+    /// Takes note of the frame whose header is whole. Whether it says goodbye itself.
+    fn begin(&mut self) -> bool {
+        match self.frames {
+            Frames::WebSocket => self.header[0] & 0x0F == 8,
+            Frames::Http2 => {
+                let (kind, flags) = (self.header[3], self.header[4]);
+                // HEADERS, PUSH_PROMISE and CONTINUATION, without END_HEADERS.
+                self.in_header_block = matches!(kind, 1 | 5 | 9) && flags & 4 == 0;
+                kind == 7
+            }
         }
     }
 }
@@ -130,8 +219,16 @@ impl State {
 mod tests {
     use super::*;
 
+    const HEAD: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\r\n";
+
+    fn upgraded() -> Goodbye {
+        let goodbye = Goodbye::websocket();
+        goodbye.wrote(HEAD);
+        goodbye
+    }
+
     /// Frames with payloads of the three length encodings, one after another.
-    fn frames(lengths: &[usize]) -> Vec<u8> {
+    fn websocket_frames(lengths: &[usize]) -> Vec<u8> {
         let mut out = Vec::new();
         for &length in lengths {
             out.push(0x82);
@@ -151,40 +248,96 @@ mod tests {
         out
     }
 
+    fn http2_frame(kind: u8, flags: u8, length: usize) -> Vec<u8> {
+        let mut frame = (length as u32).to_be_bytes()[1..].to_vec();
+        frame.extend([kind, flags, 0, 0, 0, 1]);
+        frame.extend(std::iter::repeat_n(7, length));
+        frame
+    }
+
+    /// Says goodbye after `cut` bytes have been written, and answers after how many it came.
+    fn comes_after(goodbye: &Goodbye, bytes: &[u8], cut: usize) -> usize {
+        goodbye.wrote(&bytes[..cut]);
+        assert!(goodbye.say() && !goodbye.say(), "it is news once");
+        let mut written = cut;
+        while goodbye.due().is_none() {
+            let allowed = goodbye.allowed(&bytes[written..]);
+            assert!(allowed > 0);
+            goodbye.wrote(&bytes[written..written + allowed]);
+            written += allowed;
+        }
+        assert_eq!(goodbye.due(), Some(goodbye.frame()));
+        written
+    }
+
     #[test]
-    fn the_close_frame_waits_for_the_end_of_a_frame() {
-        let bytes = frames(&[5, 300, 70_000, 0]);
-        for cut in [1, 2, 4, 7, 8, 20, 400, 80_000.min(bytes.len() - 1)] {
-            let goodbye = Goodbye::default();
-            goodbye.wrote(&bytes[..cut]);
-            goodbye.say();
-            let mut written = cut;
-            while goodbye.due().is_none() {
-                let allowed = goodbye.allowed(&bytes[written..]);
-                assert!(allowed > 0);
-                goodbye.wrote(&bytes[written..written + allowed]);
-                written += allowed;
-            }
-            let ends = [7, 7 + 304, 7 + 304 + 70_010, bytes.len()];
-            assert!(ends.contains(&written), "cut at {cut}, closed at {written}");
-            assert!(ends.iter().all(|end| *end < cut || *end >= written), "the first boundary after {cut} is used");
+    fn a_close_frame_waits_for_the_end_of_a_frame() {
+        let bytes = websocket_frames(&[5, 300, 70_000, 0]);
+        let ends = [0, 7, 7 + 304, 7 + 304 + 70_010, bytes.len()];
+        for cut in [0, 1, 2, 4, 7, 8, 20, 400, bytes.len() - 1] {
+            let first = ends.into_iter().find(|end| *end >= cut).unwrap();
+            assert_eq!(comes_after(&upgraded(), &bytes, cut), first, "cut at {cut}");
         }
     }
 
     #[test]
-    fn a_close_frame_is_said_once_and_not_after_the_handlers_own() {
-        let goodbye = Goodbye::default();
+    fn a_goaway_waits_for_the_end_of_a_frame_and_of_a_header_block() {
+        let frames = [http2_frame(4, 0, 12), http2_frame(1, 1, 30), http2_frame(9, 4, 5), http2_frame(0, 1, 700)];
+        let bytes = frames.concat();
+        let ends = [0, 21, 21 + 39 + 14, bytes.len()];
+        for cut in 0..bytes.len() {
+            let first = ends.into_iter().find(|end| *end >= cut).unwrap();
+            assert_eq!(comes_after(&Goodbye::http2(), &bytes, cut), first, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn pieces_of_several_buffers_are_followed_like_one() {
+        let bytes = [http2_frame(4, 0, 12), http2_frame(0, 0, 40)].concat();
+        for cut in 0..=bytes.len() {
+            let goodbye = Goodbye::http2();
+            let bufs = [IoSlice::new(&bytes[..10]), IoSlice::new(&bytes[10..40]), IoSlice::new(&bytes[40..])];
+            goodbye.wrote_vectored(&bufs, cut);
+            goodbye.say();
+            assert_eq!(goodbye.due().is_some(), [0, 21, bytes.len()].contains(&cut), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn it_is_said_once_and_not_after_the_same_word_of_others() {
+        let goodbye = upgraded();
         assert_eq!(goodbye.due(), None);
-        goodbye.say();
-        assert_eq!(goodbye.due(), Some(&CLOSE_1001[..]));
+        assert!(goodbye.say());
+        assert_eq!(goodbye.due(), Some(CLOSE_1001));
         goodbye.sent(3);
+        assert!(goodbye.is_waiting() && goodbye.is_last_word());
         assert_eq!(goodbye.due(), Some(&CLOSE_1001[3..]));
         goodbye.sent(1);
-        assert_eq!(goodbye.due(), None);
+        assert_eq!((goodbye.due(), goodbye.is_waiting()), (None, false));
 
-        let polite = Goodbye::default();
+        let polite = upgraded();
         polite.wrote(&[0x88, 0x00]);
-        polite.say();
+        assert!(!polite.say());
         assert_eq!(polite.due(), None);
+        let polite = Goodbye::http2();
+        polite.wrote(GOAWAY);
+        assert!(!polite.say());
+    }
+
+    #[test]
+    fn nothing_is_said_before_the_responses_head_is_out() {
+        for cut in 0..HEAD.len() {
+            let goodbye = Goodbye::websocket();
+            assert_eq!(comes_after(&goodbye, HEAD, cut), HEAD.len());
+        }
+    }
+
+    #[test]
+    fn after_a_goaway_the_connection_goes_on() {
+        let goodbye = Goodbye::http2();
+        goodbye.say();
+        goodbye.sent(GOAWAY.len());
+        assert!(!goodbye.is_last_word() && !goodbye.is_waiting());
+        assert_eq!(goodbye.allowed(&[0; 100]), 100);
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -49,16 +49,14 @@ impl Io {
         Ok(())
     }
 
-    /// Sends the WebSocket close frame when it is due and no frame is half written.
-    fn say_goodbye(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let Some(goodbye) = self.conn.goodbye.get() else { return Ok(()) };
-        while let Some(frame) = goodbye.due() {
-            match Pin::new(&mut self.stream).poll_write(cx, frame)? {
-                Poll::Ready(written) => goodbye.sent(written),
-                Poll::Pending => break,
+    /// Sends our own last frame when it is due and no frame is half written. Pending when only a part of it left.
+    fn say_goodbye(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(goodbye) = self.conn.goodbye.get() {
+            while let Some(frame) = goodbye.due() {
+                goodbye.sent(ready!(Pin::new(&mut self.stream).poll_write(cx, frame))?);
             }
         }
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -71,7 +69,9 @@ impl AsyncRead for Io {
             return Poll::Ready(Ok(()));
         }
         this.permitted(cx, &this.conn.reader)?;
-        this.say_goodbye(cx)?;
+        if let Poll::Ready(Err(error)) = this.say_goodbye(cx) {
+            return Poll::Ready(Err(error));
+        }
         let before = buf.filled().len();
         let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
@@ -85,14 +85,16 @@ impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.permitted(cx, &this.conn.writer)?;
-        this.say_goodbye(cx)?;
+        ready!(this.say_goodbye(cx))?;
         let allowed = match this.conn.goodbye.get() {
-            // Nothing may follow a close frame: what the handler still says is swallowed.
-            Some(goodbye) if goodbye.is_said() => return Poll::Ready(Ok(buf.len())),
+            Some(goodbye) if goodbye.is_last_word() => return Poll::Ready(after_goodbye(buf)),
             Some(goodbye) => goodbye.allowed(buf),
             None => buf.len(),
         };
-        if let Some(refusal) = refusal::in_place_of(buf) {
+        // Only while no request is in progress: what looks alike in a handler's answer is the handler's.
+        if this.conn.stage() == Stage::Head
+            && let Some(refusal) = refusal::in_place_of(buf)
+        {
             // It fits into an empty socket buffer; a peer that left it full does not deserve better.
             let polled = Pin::new(&mut this.stream).poll_write(cx, &refusal);
             return polled.map_ok(|_| buf.len());
@@ -103,7 +105,6 @@ impl AsyncWrite for Io {
                 this.conn.write_moved();
                 if let Some(goodbye) = this.conn.goodbye.get() {
                     goodbye.wrote(&buf[..*written]);
-                    this.say_goodbye(cx)?;
                 }
             }
             Poll::Pending => this.conn.write_stalled(),
@@ -118,7 +119,10 @@ impl AsyncWrite for Io {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         // Few writes need a closer look; those go the plain way, one buffer at a time.
-        if self.conn.goodbye.get().is_some() || bufs.first().is_some_and(|first| first.starts_with(b"HTTP/1.1 4")) {
+        let goodbye = self.conn.goodbye.get();
+        if goodbye.is_some_and(|goodbye| goodbye.is_waiting() || goodbye.is_last_word())
+            || bufs.first().is_some_and(|first| first.starts_with(b"HTTP/1.1 4"))
+        {
             let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| &**buf);
             return self.poll_write(cx, first);
         }
@@ -126,7 +130,12 @@ impl AsyncWrite for Io {
         this.permitted(cx, &this.conn.writer)?;
         let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
         match &polled {
-            Poll::Ready(Ok(_)) => this.conn.write_moved(),
+            Poll::Ready(Ok(written)) => {
+                this.conn.write_moved();
+                if let Some(goodbye) = this.conn.goodbye.get() {
+                    goodbye.wrote_vectored(bufs, *written);
+                }
+            }
             Poll::Pending => this.conn.write_stalled(),
             Poll::Ready(Err(_)) => {}
         }
@@ -141,8 +150,38 @@ impl AsyncWrite for Io {
         Pin::new(&mut self.get_mut().stream).poll_flush(cx)
     }
 
+    /// Says that nothing more will come, then waits a moment for the peer to close too.
+    ///
+    /// A socket that is closed while the peer still writes, or with unread bytes in it, is reset, and then the peer may
+    /// lose an answer that it has not read yet.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        match this.conn.stage() {
+            Stage::Upgraded => return Pin::new(&mut this.stream).poll_shutdown(cx),
+            Stage::Leaving => {}
+            _ => {
+                ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+                this.conn.answered_everything();
+            }
+        }
+        let mut scrap = [0; 4096];
+        loop {
+            let mut scrap = ReadBuf::new(&mut scrap);
+            if ready!(Pin::new(&mut this.stream).poll_read(cx, &mut scrap)).is_err() || scrap.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+/// Nothing may follow a close frame. Answers to the peer's control frames are swallowed, so that the closing handshake
+/// ends in peace; data is refused, so that a handler which only ever writes learns that it is over.
+fn after_goodbye(frame: &[u8]) -> io::Result<usize> {
+    match frame.first() {
+        Some(first) if first & 0x0F < 8 => {
+            Err(io::Error::new(io::ErrorKind::BrokenPipe, "the server is shutting down"))
+        }
+        _ => Ok(frame.len()),
     }
 }
 

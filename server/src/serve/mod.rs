@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `acceptor.rs` | takes connections off the socket, within the cap; stops taking them |
 //! | `connection.rs` | serves one connection: tells HTTP/1 from HTTP/2, hands it to hyper |
+//! | `streams.rs` | the streams of one HTTP/2 connection, each a task |
 //! | `conn.rs` | what is known of a connection: its peer, stage, deadlines, and the order it was given |
 //! | `connections.rs` | all connections: the tick that enforces deadlines, drain, abort |
 //! | `io.rs` | the socket as hyper sees it |
@@ -24,7 +25,9 @@ mod connections;
 mod goodbye;
 mod io;
 mod refusal;
+mod streams;
 
 pub(crate) use acceptor::Acceptor;
 pub(crate) use conn::{Conn, Protocol};
 pub(crate) use connections::{Connections, LeftOver, Limits};
+pub(crate) use streams::body_polled;

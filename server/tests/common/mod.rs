@@ -124,6 +124,10 @@ impl Raw {
     pub(crate) async fn connect(addr: SocketAddr) -> Self {
         let stream = soon("a connection", TcpStream::connect(addr)).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::of(stream)
+    }
+
+    pub(crate) fn of(stream: TcpStream) -> Self {
         Self { stream, read: Vec::new() }
     }
 
@@ -134,7 +138,7 @@ impl Raw {
     /// The next `n` bytes.
     pub(crate) async fn exactly(&mut self, n: usize) -> Vec<u8> {
         while self.read.len() < n {
-            assert!(self.more().await, "the connection ended after {:?}", String::from_utf8_lossy(&self.read));
+            assert!(self.more().await, "the connection ended {} bytes early", n - self.read.len());
         }
         self.read.drain(..n).collect()
     }

@@ -1,0 +1,102 @@
+//! The streams of one HTTP/2 connection, each a task.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, Sleep};
+
+/// Runs the streams of one connection, and owns them: they never outlive it.
+#[derive(Clone, Debug)]
+pub(super) struct Streams {
+    tasks: Arc<Mutex<JoinSet<()>>>,
+    patience: Duration,
+}
+
+pin_project! {
+    /// One stream: hyper's future, and a deadline for a peer that asks for a response and does not take it.
+    ///
+    /// The socket does not show such a peer, because HTTP/2 has a window for each stream: the connection moves on
+    /// while one stream stands still, holding its place among the requests in flight for ever.
+    struct Stream<F> {
+        #[pin]
+        inner: F,
+        patience: Duration,
+        stalled: Option<Pin<Box<Sleep>>>,
+    }
+}
+
+/// What the response's body did while its stream was polled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moved {
+    /// It was not asked.
+    No,
+    /// It gave a frame: if the stream waits now, then for the peer.
+    Frame,
+    /// It had nothing yet: the stream waits for the handler.
+    Waiting,
+}
+
+thread_local! {
+    static MOVED: Cell<Moved> = const { Cell::new(Moved::No) };
+}
+
+/// Says that the response's body was asked for a frame, and whether it had one.
+pub(crate) fn body_polled(had_frame: bool) {
+    MOVED.set(if had_frame { Moved::Frame } else { Moved::Waiting });
+}
+
+impl Streams {
+    /// `patience` is how long a peer may take nothing of a response before its stream is reset.
+    pub(super) fn new(patience: Duration) -> Self {
+        Self { tasks: Arc::default(), patience }
+    }
+
+    /// Ends all that are left.
+    pub(super) fn abort(&self) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    }
+}
+
+impl<F> hyper::rt::Executor<F> for Streams
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(Stream { inner: stream, patience: self.patience, stalled: None });
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Stream<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        MOVED.set(Moved::No);
+        if this.inner.poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        match MOVED.replace(Moved::No) {
+            Moved::No => {}
+            Moved::Waiting => *this.stalled = None,
+            Moved::Frame => {
+                let deadline = Instant::now() + *this.patience;
+                match this.stalled {
+                    Some(stalled) => stalled.as_mut().reset(deadline),
+                    None => *this.stalled = Some(Box::pin(tokio::time::sleep_until(deadline))),
+                }
+            }
+        }
+        // Ending here drops hyper's future, which resets the stream.
+        match this.stalled {
+            Some(stalled) => stalled.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! Connections: their deadlines, their cap, their first bytes, and what happens when there are no more descriptors.
+
+mod common;
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get as on_get;
+use bytes::Bytes;
+use common::{Gate, Http1, Http2, Raw, ms, on_loopback, requests, sample, until};
+use mainspring_config::ByteSize;
+use mainspring_server::Config;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+
+const PREFACE: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+const GET_HELLO: &str = "GET /hello HTTP/1.1\r\nhost: test\r\n\r\n";
+
+fn hello() -> Router {
+    Router::new().route("/hello", on_get(async || "hello"))
+}
+
+/// Every deadline far away, so that a test that brings one near sees that one.
+fn patient(config: &mut Config) {
+    let long = Duration::from_secs(20).into();
+    let http = &mut config.http;
+    (http.first_byte_timeout, http.header_timeout, http.body_timeout) = (long, long, long);
+    (http.request_timeout, http.idle_timeout) = (long, long);
+}
+
+/// Deadlines are looked at ten times a second, and never early.
+#[track_caller]
+fn within_ticks(deadline: Duration, since: Instant) {
+    let took = since.elapsed();
+    assert!(took >= deadline && took < deadline + ms(600), "{took:?} instead of {deadline:?}");
+}
+
+const TIMED_OUT: &str = "http_server_connections_rejected_total{reason=\"timeout\"}";
+const CAPPED: &str = "http_server_connections_rejected_total{reason=\"cap\"}";
+
+// Deadlines.
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_is_closed_at_first_byte_timeout() {
+    let app = on_loopback(hello(), |config| {
+        patient(config);
+        config.http.first_byte_timeout = ms(200).into();
+    });
+    let app = app.await;
+    let since = Instant::now();
+    let mut silent = Raw::connect(app.addr()).await;
+    assert_eq!(silent.rest().await, "");
+    within_ticks(ms(200), since);
+    assert_eq!(sample(&app, TIMED_OUT).await, 1.0);
+    until("no connections", async || sample(&app, "http_server_connections").await == 0.0).await;
+}
+
+#[tokio::test]
+async fn half_a_head_is_a_408_at_header_timeout_however_slowly_it_trickles() {
+    let app = on_loopback(hello(), |config| {
+        patient(config);
+        config.http.header_timeout = ms(400).into();
+    });
+    let app = app.await;
+    for half in ["G", "P", "GET /hello HT", "GET /hello HTTP/1.1\r\nhost: test\r\nx-a: b\r\n"] {
+        let since = Instant::now();
+        let mut client = Raw::connect(app.addr()).await;
+        client.send(half).await;
+        client.reply().await.problem(408);
+        within_ticks(ms(400), since);
+        assert_eq!(client.rest().await, "");
+    }
+    // Bytes that keep coming buy no time.
+    let since = Instant::now();
+    let mut trickle = Raw::connect(app.addr()).await;
+    let mut said = [0; 12];
+    for byte in GET_HELLO.bytes().chain(std::iter::repeat(b'x')) {
+        trickle.send([byte]).await;
+        tokio::select! {
+            read = trickle.stream.read_exact(&mut said) => {
+                read.unwrap();
+                break;
+            }
+            () = tokio::time::sleep(ms(15)) => {}
+        }
+        assert!(since.elapsed() < ms(2000), "a head that trickles in is never late");
+    }
+    assert_eq!(&said, b"HTTP/1.1 408");
+    within_ticks(ms(400), since);
+    assert_eq!(sample(&app, TIMED_OUT).await, 5.0);
+}
+
+#[tokio::test]
+async fn a_second_head_has_its_deadline_too() {
+    let app = on_loopback(hello(), |config| {
+        patient(config);
+        config.http.header_timeout = ms(200).into();
+    });
+    let app = app.await;
+    let mut client = Raw::connect(app.addr()).await;
+    client.send(GET_HELLO).await;
+    assert_eq!(client.reply().await.status, 200);
+    client.send("GET /he").await;
+    client.reply().await.problem(408);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_at_idle_timeout_and_not_counted_as_rejected() {
+    let app = on_loopback(hello(), |config| {
+        patient(config);
+        config.http.idle_timeout = ms(300).into();
+    });
+    let app = app.await;
+    let mut one = Http1::connect(app.addr()).await;
+    let mut two = Http2::connect(app.addr()).await;
+    assert_eq!(one.get("/hello").await.unwrap().text(), "hello");
+    assert_eq!(two.get("/hello").await.unwrap().text(), "hello");
+    let since = Instant::now();
+    one.ended().await;
+    within_ticks(ms(300), since);
+    two.ended().await;
+    within_ticks(ms(300), since);
+    assert_eq!(sample(&app, TIMED_OUT).await, 0.0);
+}
+
+#[tokio::test]
+async fn an_http2_client_that_never_asks_for_anything_is_closed_at_idle_timeout() {
+    let app = on_loopback(hello(), |config| {
+        patient(config);
+        config.http.idle_timeout = ms(300).into();
+    });
+    let app = app.await;
+    let since = Instant::now();
+    let mut client = Raw::connect(app.addr()).await;
+    client.send(PREFACE).await;
+    client.send(SETTINGS).await;
+    client.rest().await;
+    // The gentle way first, which a dead peer does not answer.
+    assert!(since.elapsed() < ms(2000), "{:?}", since.elapsed());
+}
+
+/// More than all the buffers on the way hold.
+fn flood() -> Router {
+    let chunk = Bytes::from(vec![b'x'; 256 * 1024]);
+    let flood = async move || {
+        let chunks = std::iter::repeat_n(chunk.clone(), 256).map(Ok::<_, std::convert::Infallible>);
+        Body::from_stream(futures_util::stream::iter(chunks))
+    };
+    let block = async || Bytes::from(vec![b'x'; 24 * 1024 * 1024]);
+    hello().route("/flood", on_get(flood)).route("/block", on_get(block))
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_is_closed_at_idle_timeout() {
+    let app = on_loopback(flood(), |config| {
+        patient(config);
+        config.http.idle_timeout = ms(300).into();
+    });
+    let app = app.await;
+    for path in ["/flood", "/block"] {
+        let mut deaf = Raw::connect(app.addr()).await;
+        deaf.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n")).await;
+        until("the connection", async || sample(&app, "http_server_connections").await == 1.0).await;
+        until("its end", async || sample(&app, "http_server_connections").await == 0.0).await;
+    }
+    assert_eq!(requests(&app, "GET", "/flood", 200).await, 1.0);
+    assert_eq!(sample(&app, TIMED_OUT).await, 2.0);
+}
+
+#[tokio::test]
+async fn an_http2_stream_that_is_never_read_is_reset_at_idle_timeout() {
+    let app = on_loopback(flood(), |config| {
+        patient(config);
+        config.http.idle_timeout = ms(300).into();
+    });
+    let app = app.await;
+    let client = Http2::connect(app.addr()).await;
+    let mut sender = client.sender.clone();
+    let deaf = sender.send_request(common::request("/flood")).await.unwrap();
+    until("the stream to be given up", async || requests(&app, "GET", "/flood", 200).await == 1.0).await;
+    assert_eq!(client.get("/hello").await.unwrap().text(), "hello");
+    common::read(deaf).await.expect_err("half a flood is no answer");
+    assert_eq!(sample(&app, "http_server_active_requests").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_client_that_reads_slowly_gets_everything() {
+    let app = on_loopback(flood(), |config| {
+        patient(config);
+        config.http.idle_timeout = ms(300).into();
+    });
+    let app = app.await;
+    let mut slow = Raw::connect(app.addr()).await;
+    slow.send("GET /block HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    let head = slow.through("\r\n\r\n").await;
+    assert!(head.contains("content-length: 25165824"), "{head}");
+    for _ in 0..24 {
+        slow.exactly(1024 * 1024).await;
+        // Twice as long as an idle connection may be, in all.
+        tokio::time::sleep(ms(25)).await;
+    }
+    slow.send(GET_HELLO).await;
+    assert_eq!(slow.reply().await.text(), "hello");
+}
+
+// Limits.
+
+#[tokio::test]
+async fn one_connection_above_max_connections_is_a_503() {
+    let app = on_loopback(hello(), |config| config.http.max_connections = 2).await;
+    let mut first = Http1::connect(app.addr()).await;
+    let second = Raw::connect(app.addr()).await;
+    assert_eq!(first.get("/hello").await.unwrap().status, 200);
+    let mut third = Raw::connect(app.addr()).await;
+    let refused = third.reply().await;
+    refused.problem(503);
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(third.rest().await, "");
+    assert_eq!(sample(&app, CAPPED).await, 1.0);
+    // There is room again as soon as one has left.
+    drop(second);
+    until("room", async || sample(&app, "http_server_connections").await == 1.0).await;
+    assert_eq!(Http1::connect(app.addr()).await.get("/hello").await.unwrap().status, 200);
+    assert_eq!(sample(&app, CAPPED).await, 1.0);
+}
+
+#[tokio::test]
+async fn a_head_above_max_header_bytes_is_a_431() {
+    let app = on_loopback(hello(), |config| config.http.max_header_bytes = ByteSize::kib(8)).await;
+    let head = |length: usize| format!("GET /hello HTTP/1.1\r\nhost: test\r\nx-long: {}\r\n\r\n", "x".repeat(length));
+    let mut client = Raw::connect(app.addr()).await;
+    client.send(head(8 * 1024 - 64)).await;
+    assert_eq!(client.reply().await.status, 200);
+    let mut client = Raw::connect(app.addr()).await;
+    client.send(head(8 * 1024)).await;
+    client.reply().await.problem(431);
+    let mut client = Raw::connect(app.addr()).await;
+    let many: String = (0..101).map(|n| format!("x-{n}: y\r\n")).collect();
+    client.send(format!("GET /hello HTTP/1.1\r\n{many}\r\n")).await;
+    client.reply().await.problem(431);
+}
+
+#[tokio::test]
+async fn what_is_not_http_is_a_400() {
+    let app = on_loopback(hello(), |_| {}).await;
+    let mut client = Raw::connect(app.addr()).await;
+    client.send("\x16\x03\x01 this is TLS\r\n\r\n").await;
+    client.reply().await.problem(400);
+    assert_eq!(client.rest().await, "");
+}
+
+// HTTP/2 by prior knowledge.
+
+#[tokio::test]
+async fn the_preface_is_known_in_whatever_pieces_it_comes() {
+    let app = on_loopback(hello(), |_| {}).await;
+    for cut in [1, 3, 14, 18, 23] {
+        let mut client = Raw::connect(app.addr()).await;
+        client.send(&PREFACE[..cut]).await;
+        // The first piece has been read, and taken for neither protocol yet.
+        until("the connection", async || sample(&app, "http_server_connections").await >= 1.0).await;
+        tokio::time::sleep(ms(20)).await;
+        client.send(&PREFACE[cut..]).await;
+        client.send(SETTINGS).await;
+        assert_eq!(first_settings(&mut client).await.len() % 6, 0);
+    }
+    // What only begins like it is HTTP/1.
+    let mut client = Raw::connect(app.addr()).await;
+    client.send("P").await;
+    tokio::time::sleep(ms(20)).await;
+    client.send("UT /hello HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    client.reply().await.problem(405);
+}
+
+/// The payload of the server's SETTINGS frame, which comes first.
+async fn first_settings(client: &mut Raw) -> Vec<u8> {
+    let header = client.exactly(9).await;
+    assert_eq!(header[3..], [4, 0, 0, 0, 0, 0], "a SETTINGS frame comes first");
+    client.exactly(usize::from(header[0]) << 16 | usize::from(header[1]) << 8 | usize::from(header[2])).await
+}
+
+#[tokio::test]
+async fn the_settings_frame_limits_streams_and_headers() {
+    let app = on_loopback(hello(), |_| {}).await;
+    let mut client = Raw::connect(app.addr()).await;
+    client.send(PREFACE).await;
+    client.send(SETTINGS).await;
+    let payload = first_settings(&mut client).await;
+    let settings: Vec<(u16, u32)> = payload
+        .chunks(6)
+        .map(|s| (u16::from_be_bytes([s[0], s[1]]), u32::from_be_bytes([s[2], s[3], s[4], s[5]])))
+        .collect();
+    assert!(settings.contains(&(3, 100)), "MAX_CONCURRENT_STREAMS: {settings:?}");
+    assert!(settings.contains(&(6, 64 * 1024)), "MAX_HEADER_LIST_SIZE: {settings:?}");
+}
+
+#[tokio::test]
+async fn an_http2_connection_carries_many_requests_at_a_time() {
+    let gate = Gate::new();
+    let at_gate = gate.clone();
+    let waits = async move || at_gate.pass().await;
+    let app = on_loopback(hello().route("/waits", on_get(waits)), |_| {}).await;
+    let client = Http2::connect(app.addr()).await;
+    let all = futures_util::future::join_all((0..50).map(|_| client.get("/waits")));
+    let (all, ()) = tokio::join!(all, async {
+        gate.reached_by(50).await;
+        assert_eq!(sample(&app, "http_server_connections").await, 1.0);
+        gate.open();
+    });
+    assert!(all.into_iter().all(|answer| answer.unwrap().status == 200));
+}
+
+// Out of descriptors. The limit belongs to a process, so there is another one: this test, run again by itself.
+
+const CHILD: &str = "CONNECTIONS_TEST_CHILD";
+const DESCRIPTORS: usize = 40;
+
+#[tokio::test]
+async fn a_process_without_descriptors_neither_spins_nor_dies_and_serves_when_it_has_some_again() {
+    if std::env::var_os(CHILD).is_some() {
+        return serve_until_stdin_closes().await;
+    }
+    let command = format!("ulimit -n {DESCRIPTORS}; exec \"$0\" --exact \"$1\" --nocapture");
+    let name = "a_process_without_descriptors_neither_spins_nor_dies_and_serves_when_it_has_some_again";
+    let mut child = tokio::process::Command::new("sh")
+        .args(["-c", &command])
+        .arg(std::env::current_exe().unwrap())
+        .arg(name)
+        .env(CHILD, "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let addr: SocketAddr = loop {
+        let line = common::soon("the child's address", lines.next_line()).await.unwrap().expect("the child ended");
+        if let Some(addr) = line.strip_prefix("listening on ") {
+            break addr.parse().unwrap();
+        }
+    };
+    let mut served = Vec::new();
+    let mut starved = loop {
+        assert!(served.len() < DESCRIPTORS, "there is no limit");
+        let mut client = Raw::connect(addr).await;
+        client.send(GET_HELLO).await;
+        let answered = tokio::time::timeout(ms(500), client.through("hello")).await;
+        match answered {
+            Ok(_) => served.push(client),
+            Err(_) => break client,
+        }
+    };
+    let before = cpu_ticks(child.id().unwrap());
+    tokio::time::sleep(ms(1500)).await;
+    let spent = cpu_ticks(child.id().unwrap()) - before;
+    assert!(spent < 30, "{spent} hundredths of a second of CPU while there was nothing to do");
+    // Those that have a connection are served meanwhile, and whoever waited is when there is room.
+    served[0].send(GET_HELLO).await;
+    assert_eq!(served[0].reply().await.text(), "hello");
+    served.clear();
+    starved.through("hello").await;
+    drop(child.stdin.take());
+    assert!(common::soon("the child's end", child.wait()).await.unwrap().success());
+}
+
+async fn serve_until_stdin_closes() {
+    let app = on_loopback(hello(), |_| {}).await;
+    println!("\nlistening on {}", app.addr());
+    tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink())).await.unwrap().unwrap();
+    assert!(!app.sigterm().await.forced);
+}
+
+/// User and system time of a process, in hundredths of a second.
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // The name, in brackets, may hold anything; fields 14 and 15 count from before it.
+    let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
