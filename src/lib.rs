@@ -31,7 +31,10 @@ macro_rules! app {
 
 /// Everything that opens publishers and subscribers by URL: the in-memory broker, and each broker whose feature is on.
 pub fn brokers(config: &BrokersConfig) -> Result<pubsub::Brokers, pubsub::Error> {
-    pubsub::Brokers::new(config)
+    let brokers = pubsub::Brokers::new(config)?;
+    #[cfg(feature = "kafka")]
+    let brokers = brokers.register("kafka", mainspring_kafka::opener(config));
+    Ok(brokers)
 }
 
 /// The README's sample is compiled like any other.

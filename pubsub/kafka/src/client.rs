@@ -1,0 +1,113 @@
+//! What consumers and producers have in common: their connection, and what they say about it.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use mainspring_pubsub::{Error, ErrorKind};
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use tracing::{debug, error, info, warn};
+
+use crate::SYSTEM;
+use crate::error::{self as errors, from_kafka};
+use crate::options::Options;
+
+/// Long enough for a distant broker; the default of 30 s hides a port that accepts and never answers.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a client that has lost its brokers may pause between two attempts.
+const MAX_RECONNECT_PAUSE: Duration = Duration::from_secs(2);
+
+/// Settings of every client.
+pub(crate) fn config(options: &Options) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", &options.brokers)
+        .set("client.id", &options.client_id)
+        .set("socket.connection.setup.timeout.ms", millis(CONNECT_TIMEOUT))
+        .set("reconnect.backoff.max.ms", millis(MAX_RECONNECT_PAUSE))
+        .set("log.connection.close", "false")
+        .set_log_level(RDKafkaLogLevel::Info);
+    if let Some((user, password)) = &options.login {
+        config
+            .set("security.protocol", "sasl_plaintext")
+            .set("sasl.mechanism", "PLAIN")
+            .set("sasl.username", user)
+            .set("sasl.password", password.expose());
+    }
+    config
+}
+
+/// A duration as the client wants it.
+pub(crate) fn millis(duration: Duration) -> String {
+    duration.as_millis().to_string()
+}
+
+/// The client could not be made of its settings.
+pub(crate) fn not_created(operation: &'static str, cause: KafkaError) -> Error {
+    from_kafka(operation, cause)
+}
+
+/// What the client said last about its connections. Kept because the calls that fail for want of one only say that
+/// they did.
+#[derive(Debug, Default)]
+pub(crate) struct Cause(Mutex<Option<(Code, String)>>);
+
+impl Cause {
+    /// Notes what the client says. That all brokers are down is a consequence, and comes many times a second.
+    pub(crate) fn note(&self, cause: &KafkaError, reason: &str) {
+        let Some(code) = cause.rdkafka_error_code() else { return };
+        debug!(error = %cause, reason, "kafka client");
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if code != Code::AllBrokersDown || last.is_none() {
+            *last = Some((code, reason.to_owned()));
+        }
+    }
+
+    /// The brokers answer again.
+    pub(crate) fn clear(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Whether trying on is no use.
+    pub(crate) fn refused(&self) -> Option<Error> {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().filter(|(code, _)| errors::kind(*code) == ErrorKind::PermissionDenied).map(error_of)
+    }
+
+    /// The last cause as an error; without one, that nobody answers.
+    pub(crate) fn error(&self, brokers: &str) -> Error {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let unanswered = || {
+            let what = format!("no answer from {brokers}");
+            errors::error(ErrorKind::Unavailable, "connect", what)
+        };
+        last.as_ref().map_or_else(unanswered, error_of)
+    }
+}
+
+fn error_of((code, reason): &(Code, String)) -> Error {
+    let kind = match errors::kind(*code) {
+        ErrorKind::Other => ErrorKind::Unavailable,
+        kind => kind,
+    };
+    let what = match code {
+        Code::AllBrokersDown => format!("{reason}; is this a Kafka port, and does it want TLS or a password?"),
+        _ => reason.clone(),
+    };
+    errors::error(kind, "connect", what)
+}
+
+/// Passes on what the client logs.
+pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            error!(system = SYSTEM, facility, "{text}");
+        }
+        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => warn!(system = SYSTEM, facility, "{text}"),
+        RDKafkaLogLevel::Notice => info!(system = SYSTEM, facility, "{text}"),
+        // A lost connection is reported three times a second there.
+        RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => debug!(system = SYSTEM, facility, "{text}"),
+    }
+}

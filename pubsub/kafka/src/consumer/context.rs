@@ -1,0 +1,263 @@
+//! What the client calls back, on the consumer's own thread: rebalances, commits, statistics, errors.
+//!
+//! No list of the client's is kept anywhere: while one is alive, the client cannot be closed.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use mainspring_pubsub::ErrorKind;
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::statistics::Statistics;
+use rdkafka::{Offset, TopicPartitionList};
+use tracing::{debug, info, warn};
+
+use super::feed::Feed;
+use super::partition::Commit;
+use crate::client::{self, Cause};
+use crate::holes::Noted;
+use crate::metrics::Consumed;
+use crate::options::{Options, Reset};
+
+/// How long a rebalance may wait for what the group has committed.
+const LOOK_UP: Duration = Duration::from_secs(5);
+
+/// For how many statistics, one a second, no broker may be connected before that is called down.
+const DOWN_AFTER: u32 = 3;
+
+pub(super) struct ConsumerCx {
+    feed: Arc<Feed>,
+    pub(super) cause: Cause,
+    consumed: Consumed,
+    topic: String,
+    brokers: String,
+    reset: Reset,
+    drain: Duration,
+    /// Counts what the client calls back: polling it answers nothing both for that and for having nothing.
+    events: AtomicU64,
+    /// Partitions have come or gone.
+    pub(super) moved: AtomicBool,
+    /// A first assignment has come, if an empty one.
+    pub(super) joined: AtomicBool,
+    /// The broker wants no metadata of that size.
+    plain: AtomicBool,
+    without_broker: AtomicU32,
+}
+
+impl ConsumerCx {
+    pub(super) fn new(feed: Arc<Feed>, options: &Options, group: &str) -> Self {
+        Self {
+            feed,
+            cause: Cause::default(),
+            consumed: Consumed::new(&options.topic, group),
+            topic: options.topic.clone(),
+            brokers: options.brokers.clone(),
+            reset: options.reset,
+            drain: options.drain,
+            events: AtomicU64::new(0),
+            moved: AtomicBool::new(false),
+            joined: AtomicBool::new(false),
+            plain: AtomicBool::new(false),
+            without_broker: AtomicU32::new(0),
+        }
+    }
+
+    pub(super) fn events(&self) -> u64 {
+        self.events.load(Relaxed)
+    }
+
+    /// Commits, with what is done above the positions noted beside them.
+    pub(super) fn commit(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        commits: &[Commit],
+        mode: CommitMode,
+    ) -> KafkaResult<()> {
+        if commits.is_empty() {
+            return Ok(());
+        }
+        match consumer.commit(&self.list(commits)?, mode) {
+            Err(KafkaError::ConsumerCommit(Code::OffsetMetadataTooLarge)) => {
+                self.plain.store(true, Relaxed);
+                consumer.commit(&self.list(commits)?, mode)
+            }
+            // Nothing new, which is no failure.
+            Err(KafkaError::ConsumerCommit(Code::NoOffset)) => Ok(()),
+            result => result,
+        }
+    }
+
+    fn list(&self, commits: &[Commit]) -> KafkaResult<TopicPartitionList> {
+        let mut list = TopicPartitionList::with_capacity(commits.len());
+        for commit in commits {
+            let mut element = list.add_partition(&self.topic, commit.partition);
+            element.set_offset(Offset::Offset(commit.position))?;
+            // An empty one is not set: it would be allocated and never freed.
+            if !commit.metadata.is_empty() && !self.plain.load(Relaxed) {
+                element.set_metadata(&commit.metadata);
+            }
+        }
+        Ok(list)
+    }
+
+    fn assign(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) {
+        let committed = self.committed(consumer, partitions);
+        if self.reset == Reset::Latest {
+            self.begin(consumer, &committed);
+        }
+        let noted = committed.into_iter().map(|(partition, noted)| (partition, noted.unwrap_or_default()));
+        self.feed.assign(noted);
+        self.consumed.assigned(partitions);
+        info!(topic = self.topic, ?partitions, "partitions assigned");
+    }
+
+    /// What earlier owners have noted for each partition; `None` where nothing is committed at all.
+    fn committed(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> Vec<(i32, Option<Noted>)> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            list.add_partition(&self.topic, *partition);
+        }
+        let list = match consumer.committed_offsets(list, LOOK_UP) {
+            Ok(list) => list,
+            Err(error) => {
+                warn!(topic = self.topic, %error, "cannot see what was noted as done; some messages may be handled again");
+                return partitions.iter().map(|partition| (*partition, Some(Noted::default()))).collect();
+            }
+        };
+        let elements = list.elements();
+        let noted = elements.iter().map(|element| {
+            let Offset::Offset(position) = element.offset() else { return (element.partition(), None) };
+            // The client panics where another has written what is not text.
+            let text = catch_unwind(AssertUnwindSafe(|| element.metadata())).unwrap_or_default();
+            (element.partition(), Some(Noted::decode(position, text)))
+        });
+        noted.collect()
+    }
+
+    /// Notes where a new group begins, so that it does not begin later after a crash before its first commit.
+    fn begin(&self, consumer: &BaseConsumer<Self>, committed: &[(i32, Option<Noted>)]) {
+        let mut commits = Vec::new();
+        for (partition, _) in committed.iter().filter(|(_, noted)| noted.is_none()) {
+            match consumer.fetch_watermarks(&self.topic, *partition, LOOK_UP) {
+                Ok((_low, high)) => {
+                    commits.push(Commit { partition: *partition, position: high, metadata: String::new() });
+                }
+                Err(error) => warn!(topic = self.topic, partition, %error, "cannot see where the partition ends"),
+            }
+        }
+        if let Err(error) = self.commit(consumer, &commits, CommitMode::Sync) {
+            warn!(topic = self.topic, %error, "cannot note where the group begins");
+        }
+    }
+
+    /// Lets what is being handled finish, commits it, and gives the partitions up.
+    fn revoke(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) {
+        let lost = consumer.assignment_lost();
+        let budget = if lost { Duration::ZERO } else { self.drain };
+        let out = self.feed.drain(partitions, budget);
+        if out > 0 && self.feed.stopping().is_none() {
+            warn!(topic = self.topic, out, waited = ?budget, "partitions leave with messages in work; those will be handled again");
+        }
+        let commits = self.feed.forget(partitions);
+        self.consumed.revoked(partitions);
+        let committed = match lost {
+            true => Err(KafkaError::ConsumerCommit(Code::AssignmentLost)),
+            // The answer is the fence: that the membership was not lost before says nothing about now.
+            false => self.commit(consumer, &commits, CommitMode::Sync),
+        };
+        match committed {
+            Ok(()) => info!(topic = self.topic, ?partitions, "partitions revoked"),
+            Err(error) => {
+                warn!(topic = self.topic, ?partitions, %error, "partitions were lost; what was acked since the last commit may be handled again");
+            }
+        }
+    }
+
+    fn of<'a>(&'a self, list: &'a TopicPartitionList) -> Vec<i32> {
+        list.elements()
+            .iter()
+            .filter(|element| element.topic() == self.topic)
+            .map(|element| element.partition())
+            .collect()
+    }
+
+    /// Whether brokers answer, as the last statistics have it.
+    fn watch(&self, statistics: &Statistics) {
+        if statistics.brokers.values().any(|broker| broker.state == "UP") {
+            self.without_broker.store(0, Relaxed);
+            self.cause.clear();
+            self.feed.set_down(None);
+        } else if self.without_broker.fetch_add(1, Relaxed) + 1 >= DOWN_AFTER {
+            let error = self.cause.error(&self.brokers);
+            let kind = match error.kind() {
+                ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+                _ => ErrorKind::Unavailable,
+            };
+            self.feed.set_down(Some((kind, format!("no broker can be reached: {error}"))));
+        }
+    }
+}
+
+impl ClientContext for ConsumerCx {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        self.events.fetch_add(1, Relaxed);
+        client::log(level, facility, text);
+    }
+
+    fn error(&self, cause: KafkaError, reason: &str) {
+        self.cause.note(&cause, reason);
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.events.fetch_add(1, Relaxed);
+        match serde_json::from_slice::<Statistics>(statistics) {
+            Ok(statistics) => self.stats(statistics),
+            Err(error) => debug!(%error, "cannot read the client's statistics"),
+        }
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.watch(&statistics);
+        let Some(topic) = statistics.topics.get(&self.topic) else { return };
+        for partition in topic.partitions.values() {
+            self.consumed.lag(partition.partition, partition.consumer_lag);
+        }
+    }
+}
+
+impl ConsumerContext for ConsumerCx {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        self.events.fetch_add(1, Relaxed);
+        match rebalance {
+            Rebalance::Assign(list) => {
+                self.joined.store(true, Relaxed);
+                let partitions = self.of(list);
+                if !partitions.is_empty() {
+                    self.assign(consumer, &partitions);
+                }
+            }
+            Rebalance::Revoke(list) => {
+                let partitions = self.of(list);
+                if !partitions.is_empty() {
+                    self.revoke(consumer, &partitions);
+                }
+            }
+            Rebalance::Error(error) => warn!(topic = self.topic, %error, "rebalance failed"),
+        }
+        self.moved.store(true, Relaxed);
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
+        self.events.fetch_add(1, Relaxed);
+        match result {
+            Ok(()) | Err(KafkaError::ConsumerCommit(Code::NoOffset)) => return,
+            Err(KafkaError::ConsumerCommit(Code::OffsetMetadataTooLarge)) => self.plain.store(true, Relaxed),
+            Err(error) => warn!(topic = self.topic, %error, "commit failed; it will be tried again"),
+        }
+        self.feed.recommit();
+    }
+}

@@ -1,0 +1,396 @@
+//! What lies between the consumer's thread, which fetches, and those who handle: messages one way, settlements back.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Waker};
+use std::thread::Thread;
+use std::time::{Duration, Instant as Clock};
+
+use mainspring_pubsub::driver::{Confirmation, Delivery, Outcome};
+use mainspring_pubsub::{Error, ErrorKind, Message, Position};
+use tokio::time::Instant;
+
+use super::lease::KafkaLease;
+use super::partition::{Commit, Partition};
+use crate::SYSTEM;
+use crate::error::error;
+use crate::holes::Noted;
+
+/// Messages and bytes that wait to be handed out before fetching pauses. One message may go over.
+const MAX_MESSAGES: usize = 2000;
+const MAX_BYTES: usize = 8 << 20;
+/// How far handling may be ahead of the lowest message of a partition that is not done.
+const MAX_GAP: usize = 10_000;
+/// When a rejected message comes again, since there is no place for dead letters.
+const REJECT_PAUSE: Duration = Duration::from_secs(10);
+
+#[derive(Default)]
+pub(super) struct Feed {
+    state: Mutex<State>,
+    /// Wakes the consumer's thread in a rebalance, when nothing is out any more.
+    drained: Condvar,
+    worker: OnceLock<Thread>,
+}
+
+#[derive(Default)]
+struct State {
+    partitions: HashMap<i32, Partition>,
+    /// By order.
+    ready: VecDeque<Entry>,
+    delayed: BTreeMap<(Instant, u64), Entry>,
+    /// Of what is ready or delayed.
+    bytes: usize,
+    next_order: u64,
+    next_generation: u64,
+    waker: Option<Waker>,
+    /// The thread has something to fetch and no room for it.
+    hungry: bool,
+    down: Option<(ErrorKind, String)>,
+    failure: Option<Error>,
+    stop: Option<Clock>,
+    closed: bool,
+}
+
+/// A message as the consumer has fetched it.
+pub(super) struct Fetched {
+    pub(super) offset: i64,
+    pub(super) message: Message,
+}
+
+/// A message that waits, or is out.
+pub(super) struct Entry {
+    order: u64,
+    message: Arc<Message>,
+    size: usize,
+    attempt: u32,
+    partition: i32,
+    offset: i64,
+    generation: u64,
+    number: u64,
+}
+
+/// Nothing to hand out: for good, or until a waker or the clock says so.
+pub(super) enum Nothing {
+    Closed,
+    Failed(Error),
+    Until(Option<Instant>),
+}
+
+/// How much may be fetched of a partition.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
+}
+
+/// The side of those who handle.
+impl Feed {
+    /// Hands out the oldest message that is ready. Otherwise wakes `cx` when there is one.
+    pub(super) fn poll_lend(self: &Arc<Self>, cx: &mut Context<'_>) -> Result<Delivery, Nothing> {
+        let mut state = self.lock();
+        let due = state.tick();
+        let Some(mut entry) = state.ready.pop_front() else {
+            if let Some(failure) = state.failure.take() {
+                state.closed = true;
+                return Err(Nothing::Failed(failure));
+            }
+            if state.closed {
+                return Err(Nothing::Closed);
+            }
+            if let Some((kind, what)) = &state.down {
+                return Err(Nothing::Failed(error(*kind, "receive", what.clone()).with_retryable(true)));
+            }
+            match &mut state.waker {
+                Some(waker) => waker.clone_from(cx.waker()),
+                None => state.waker = Some(cx.waker().clone()),
+            }
+            return Err(Nothing::Until(due));
+        };
+        state.bytes -= entry.size;
+        entry.attempt += 1;
+        if let Some(partition) = state.partitions.get_mut(&entry.partition) {
+            partition.out += 1;
+        }
+        let hungry = state.hungry && state.ready.len() <= MAX_MESSAGES / 2 && state.bytes <= MAX_BYTES / 2;
+        if hungry {
+            state.hungry = false;
+        }
+        drop(state);
+        if hungry {
+            self.wake_worker();
+        }
+        let (message, attempt) = (Arc::clone(&entry.message), entry.attempt);
+        let position = u32::try_from(entry.partition).ok().zip(u64::try_from(entry.offset).ok());
+        let delivery = Delivery::new(message, Box::new(KafkaLease::new(Arc::clone(self), entry))).with_attempt(attempt);
+        Ok(match position {
+            Some((partition, offset)) => delivery.with_position(Position::new(partition, offset)),
+            None => delivery,
+        })
+    }
+
+    pub(super) fn settle(&self, mut entry: Entry, outcome: Outcome) -> Confirmation {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let Some(partition) = owned(&mut state.partitions, &entry) else { return Confirmation::lost(SYSTEM) };
+        partition.out -= 1;
+        if partition.leaving && partition.out == 0 {
+            self.drained.notify_all();
+        }
+        let rejected = matches!(outcome, Outcome::Reject { .. });
+        let pause = match outcome {
+            Outcome::Ack => {
+                partition.finish(entry.number);
+                if std::mem::take(&mut state.hungry) {
+                    self.wake_worker();
+                }
+                return Confirmation::settled();
+            }
+            Outcome::Nack { after } => after.unwrap_or_default(),
+            Outcome::Reject { .. } => REJECT_PAUSE,
+            // Not handled, whatever it is called: again, and the attempt does not count.
+            _ => {
+                entry.attempt -= 1;
+                Duration::ZERO
+            }
+        };
+        // What is about to leave comes again elsewhere.
+        if !partition.leaving {
+            state.bytes += entry.size;
+            match pause.is_zero() {
+                true => state.make_ready(entry),
+                false => drop(state.delayed.insert((Instant::now() + pause, entry.order), entry)),
+            }
+            if let Some(waker) = state.waker.take() {
+                waker.wake();
+            }
+        }
+        if rejected {
+            let what = "Kafka keeps no dead letters; the message is delivered again in 10 s. Give the router a publisher for them";
+            return Confirmation::failed(error(ErrorKind::Unsupported, "reject", what));
+        }
+        Confirmation::settled()
+    }
+
+    /// Whether the loan still stands.
+    pub(super) fn holds(&self, entry: &Entry) -> bool {
+        owned(&mut self.lock().partitions, entry).is_some()
+    }
+
+    /// Has the consumer's thread end, until `deadline` if it can.
+    pub(super) fn stop(&self, deadline: Clock) {
+        let mut state = self.lock();
+        state.stop.get_or_insert(deadline);
+        state.close();
+        drop(state);
+        self.drained.notify_all();
+        self.wake_worker();
+    }
+}
+
+/// The side of the consumer's thread.
+impl Feed {
+    /// Names the thread that fetches.
+    pub(super) fn worked_by(&self, worker: Thread) {
+        let _ = self.worker.set(worker);
+    }
+
+    pub(super) fn wake_worker(&self) {
+        if let Some(worker) = self.worker.get() {
+            worker.unpark();
+        }
+    }
+
+    /// By when to have ended, if it is time to.
+    pub(super) fn stopping(&self) -> Option<Clock> {
+        self.lock().stop
+    }
+
+    pub(super) fn assign(&self, partitions: impl Iterator<Item = (i32, Noted)>) {
+        let mut state = self.lock();
+        for (number, noted) in partitions {
+            state.purge(|entry| entry.partition == number);
+            let generation = state.generation();
+            state.partitions.insert(number, Partition::new(generation, noted));
+        }
+    }
+
+    /// Hands out nothing more of these partitions, and waits until nothing of them is out; answers how much still is.
+    pub(super) fn drain(&self, partitions: &[i32], budget: Duration) -> usize {
+        let mut state = self.lock();
+        state.purge(|entry| partitions.contains(&entry.partition));
+        for (_, partition) in state.of(partitions) {
+            partition.leaving = true;
+        }
+        let busy =
+            |state: &mut State| state.stop.is_none() && state.of(partitions).any(|(_, partition)| partition.out > 0);
+        let waited = self.drained.wait_timeout_while(state, budget, busy);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.of(partitions).map(|(_, partition)| partition.out).sum()
+    }
+
+    /// Gives these partitions up: from now on, what belongs to them is lost. Answers what to commit.
+    pub(super) fn forget(&self, partitions: &[i32]) -> Vec<Commit> {
+        let mut state = self.lock();
+        state.purge(|entry| partitions.contains(&entry.partition));
+        let gone = partitions.iter().filter_map(|number| Some((*number, state.partitions.remove(number)?)));
+        gone.filter_map(|(number, mut partition)| partition.commit(number)).collect()
+    }
+
+    /// What has been done and not been committed.
+    pub(super) fn commits(&self) -> Vec<Commit> {
+        let mut state = self.lock();
+        let dirty = state.partitions.iter_mut().filter(|(_, partition)| partition.dirty);
+        dirty.filter_map(|(number, partition)| partition.commit(*number)).collect()
+    }
+
+    /// The last commit did not land: everything is to be committed again.
+    pub(super) fn recommit(&self) {
+        for partition in self.lock().partitions.values_mut() {
+            partition.dirty = true;
+        }
+    }
+
+    /// The partitions that are ours, and since which generation.
+    pub(super) fn generations(&self) -> BTreeMap<i32, u64> {
+        self.lock().partitions.iter().map(|(number, partition)| (*number, partition.generation)).collect()
+    }
+
+    /// How much may be fetched of a partition; if nothing, the thread is woken when that changes.
+    pub(super) fn room(&self, partition: i32) -> Option<Room> {
+        let mut state = self.lock();
+        let waiting = state.ready.len() + state.delayed.len();
+        let span = state.partitions.get(&partition).filter(|partition| !partition.leaving)?.span();
+        if waiting >= MAX_MESSAGES || state.bytes >= MAX_BYTES || span >= MAX_GAP {
+            state.hungry = true;
+            return None;
+        }
+        Some(Room { messages: (MAX_MESSAGES - waiting).min(MAX_GAP - span), bytes: MAX_BYTES - state.bytes })
+    }
+
+    /// Takes in what was fetched of a partition, in order.
+    pub(super) fn push(&self, number: i32, batch: impl Iterator<Item = Fetched>) {
+        let mut state = self.lock();
+        for Fetched { offset, message } in batch {
+            state.push(number, offset, message);
+        }
+        let waker = if state.ready.is_empty() { None } else { state.waker.take() };
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Says that the brokers cannot be reached, or that they can.
+    pub(super) fn set_down(&self, down: Option<(ErrorKind, String)>) {
+        let mut state = self.lock();
+        let news = down.is_some() && state.down.is_none();
+        state.down = down;
+        if news && let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Nothing more will come.
+    pub(super) fn end(&self, failure: Option<Error>) {
+        let mut state = self.lock();
+        state.close();
+        state.partitions.clear();
+        state.failure = failure;
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing of others runs under the lock, so a poisoned one is still whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn push(&mut self, number: i32, offset: i64, message: Message) {
+        let passed = match self.partitions.get(&number) {
+            Some(partition) if !partition.leaving && !self.closed => partition.has_passed(offset),
+            _ => return,
+        };
+        if passed {
+            self.purge(|entry| entry.partition == number);
+            let generation = self.generation();
+            self.partitions.insert(number, Partition::new(generation, Noted::default()));
+        }
+        let Some(partition) = self.partitions.get_mut(&number) else { return };
+        let Some(place) = partition.fetched(offset) else { return };
+        let size = message.size();
+        let entry = Entry {
+            order: self.next_order,
+            message: Arc::new(message),
+            size,
+            attempt: 0,
+            partition: number,
+            offset,
+            generation: partition.generation,
+            number: place,
+        };
+        self.next_order += 1;
+        self.bytes += size;
+        self.ready.push_back(entry);
+    }
+
+    /// Puts a message back at its old place.
+    fn make_ready(&mut self, entry: Entry) {
+        let place = self.ready.partition_point(|other| other.order < entry.order);
+        self.ready.insert(place, entry);
+    }
+
+    /// Makes ready what has become due, and answers when to look again.
+    fn tick(&mut self) -> Option<Instant> {
+        if self.delayed.is_empty() {
+            return None;
+        }
+        let now = Instant::now();
+        while let Some(first) = self.delayed.first_entry().filter(|first| first.key().0 <= now) {
+            let entry = first.remove();
+            self.make_ready(entry);
+        }
+        self.delayed.first_key_value().map(|((due, _), _)| *due)
+    }
+
+    fn of(&mut self, partitions: &[i32]) -> impl Iterator<Item = (&i32, &mut Partition)> {
+        self.partitions.iter_mut().filter(|(number, _)| partitions.contains(number))
+    }
+
+    fn purge(&mut self, gone: impl Fn(&Entry) -> bool) {
+        self.ready.retain(|entry| !gone(entry));
+        self.delayed.retain(|_, entry| !gone(entry));
+        self.bytes = self.ready.iter().chain(self.delayed.values()).map(|entry| entry.size).sum();
+    }
+
+    fn close(&mut self) {
+        self.closed = true;
+        self.purge(|_| true);
+    }
+
+    fn generation(&mut self) -> u64 {
+        self.next_generation += 1;
+        self.next_generation
+    }
+}
+
+/// The partition of an entry, if it is still the same loan.
+fn owned<'a>(partitions: &'a mut HashMap<i32, Partition>, entry: &Entry) -> Option<&'a mut Partition> {
+    partitions.get_mut(&entry.partition).filter(|partition| partition.generation == entry.generation)
+}
+
+impl fmt::Debug for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        f.debug_struct("Feed").field("ready", &state.ready.len()).field("partitions", &state.partitions.keys()).finish()
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.partition, self.offset)
+    }
+}

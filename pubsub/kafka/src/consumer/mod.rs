@@ -1,0 +1,136 @@
+//! Messages in: an operating system's thread for each consumer fetches, commits and answers rebalances; the subscriber
+//! hands out what it has fetched.
+
+mod context;
+mod feed;
+mod lease;
+mod partition;
+mod worker;
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use mainspring_pubsub::driver::{self, Capabilities, Delivery, Endpoint};
+use mainspring_pubsub::{Error, ErrorKind};
+use tokio::sync::oneshot;
+use tokio::task::coop;
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+
+use crate::SYSTEM;
+use crate::error::error;
+use crate::options::{Options, Reset};
+use feed::{Feed, Nothing};
+
+/// How long a consumer that was dropped, and not closed, may take to leave its group.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+pub(crate) struct KafkaSubscriber {
+    feed: Arc<Feed>,
+    endpoint: Endpoint,
+    replay: bool,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Ends with the thread.
+    ended: Option<oneshot::Receiver<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl KafkaSubscriber {
+    /// Starts the consumer's thread, and waits until it has found the topic.
+    pub(crate) async fn open(options: Options, group: String) -> Result<Self, Error> {
+        let feed = Arc::new(Feed::default());
+        let endpoint = Endpoint::new(SYSTEM, &options.topic).with_group(&group);
+        let replay = options.reset == Reset::Earliest;
+        let (opened, opening) = oneshot::channel();
+        let (ending, ended) = oneshot::channel::<()>();
+        let work = {
+            let feed = Arc::clone(&feed);
+            move || {
+                worker::run(&options, &group, &feed, opened);
+                drop(ending);
+            }
+        };
+        let thread = thread::Builder::new().name("kafka-consumer".to_owned()).spawn(work);
+        let thread =
+            thread.map_err(|cause| error(ErrorKind::Other, "open", "no thread for the consumer").with_source(cause))?;
+        // Made first, so that the thread is told to end when this future is dropped.
+        let subscriber = Self { feed, endpoint, replay, timer: None, ended: Some(ended), thread: Some(thread) };
+        let early = || Err(error(ErrorKind::Other, "open", "the consumer's thread ended early"));
+        opening.await.unwrap_or_else(|_| early())?;
+        Ok(subscriber)
+    }
+
+    /// Has `cx` woken at `at`; ready if that is over already.
+    fn poll_timer(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        if timer.deadline() != at {
+            timer.as_mut().reset(at);
+        }
+        timer.as_mut().poll(cx)
+    }
+}
+
+#[async_trait]
+impl driver::Subscriber for KafkaSubscriber {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Delivery>, Error>> {
+        // A topic that is never empty would otherwise keep its reader from ever yielding to others.
+        let progress = ready!(coop::poll_proceed(cx));
+        loop {
+            match self.feed.poll_lend(cx) {
+                Ok(delivery) => {
+                    progress.made_progress();
+                    return Poll::Ready(Ok(Some(delivery)));
+                }
+                Err(Nothing::Closed) => return Poll::Ready(Ok(None)),
+                Err(Nothing::Failed(error)) => return Poll::Ready(Err(error)),
+                Err(Nothing::Until(None)) => return Poll::Pending,
+                Err(Nothing::Until(Some(due))) => ready!(self.poll_timer(due, cx)),
+            }
+        }
+    }
+
+    /// Commits, and leaves the group so that others take over at once. Deliveries that are out are lost. A thread that
+    /// cannot end by the deadline, since the broker does not answer, is left behind.
+    async fn close(&mut self, deadline: Instant) -> Result<(), Error> {
+        self.feed.stop(deadline.into_std());
+        let Some(ended) = &mut self.ended else { return Ok(()) };
+        if timeout_at(deadline, ended).await.is_err() {
+            let what = "the broker did not answer in time; what was acked last may be handled again";
+            return Err(error(ErrorKind::Timeout, "close", what));
+        }
+        self.ended = None;
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            return Err(error(ErrorKind::Other, "close", "the consumer's thread panicked"));
+        }
+        Ok(())
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        crate::capabilities(self.replay)
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        self.endpoint.clone()
+    }
+}
+
+impl Drop for KafkaSubscriber {
+    /// Has the thread commit and leave; nobody waits for it.
+    fn drop(&mut self) {
+        self.feed.stop(std::time::Instant::now() + FAREWELL);
+    }
+}
+
+impl fmt::Debug for KafkaSubscriber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaSubscriber")
+            .field("topic", &self.endpoint.destination)
+            .field("group", &self.endpoint.group)
+            .field("feed", &self.feed)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,83 @@
+//! What the client's errors mean.
+
+use mainspring_pubsub::{Error, ErrorKind};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+
+use crate::SYSTEM;
+
+/// An error of `operation`.
+pub(crate) fn error(
+    kind: ErrorKind,
+    operation: &'static str,
+    what: impl Into<std::borrow::Cow<'static, str>>,
+) -> Error {
+    Error::new(kind, operation, what).with_backend(SYSTEM)
+}
+
+/// What the client said, as an error of `operation`.
+pub(crate) fn from_kafka(operation: &'static str, cause: KafkaError) -> Error {
+    let kind = cause.rdkafka_error_code().map_or(ErrorKind::Other, kind);
+    error(kind, operation, cause.to_string())
+}
+
+/// What sort of error a code stands for.
+pub(crate) fn kind(code: Code) -> ErrorKind {
+    match code {
+        Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => ErrorKind::NotFound,
+        Code::Authentication
+        | Code::SaslAuthenticationFailed
+        | Code::UnsupportedSASLMechanism
+        | Code::TopicAuthorizationFailed
+        | Code::GroupAuthorizationFailed
+        | Code::ClusterAuthorizationFailed => ErrorKind::PermissionDenied,
+        Code::MessageSizeTooLarge | Code::InvalidMessageSize => ErrorKind::TooLarge,
+        Code::InvalidTopic | Code::InvalidRecord | Code::InvalidTimestamp => ErrorKind::Invalid,
+        Code::QueueFull | Code::ThrottlingQuotaExceeded => ErrorKind::Throttled,
+        Code::MessageTimedOut | Code::OperationTimedOut | Code::RequestTimedOut | Code::TimedOutQueue => {
+            ErrorKind::Timeout
+        }
+        Code::BrokerTransportFailure
+        | Code::AllBrokersDown
+        | Code::Resolve
+        | Code::SSL
+        | Code::LeaderNotAvailable
+        | Code::NotLeaderForPartition
+        | Code::BrokerNotAvailable
+        | Code::ReplicaNotAvailable
+        | Code::CoordinatorLoadInProgress
+        | Code::CoordinatorNotAvailable
+        | Code::NotCoordinator
+        | Code::RebalanceInProgress
+        | Code::NetworkException
+        | Code::NotEnoughReplicas
+        | Code::KafkaStorageError
+        | Code::NodeUpdate
+        | Code::WaitingForCoordinator => ErrorKind::Unavailable,
+        Code::IllegalGeneration | Code::UnknownMemberId | Code::AssignmentLost | Code::StaleMemberEpoch => {
+            ErrorKind::Lost
+        }
+        _ => ErrorKind::Other,
+    }
+}
+
+/// What the broker, or the client on its behalf, made of a message that was handed over.
+pub(crate) fn from_delivery(code: Code, topic: &str) -> Error {
+    let failed = |kind, what: String| error(kind, "publish", what);
+    match code {
+        Code::PurgeQueue => {
+            failed(ErrorKind::Unavailable, "given up before it was sent; it is not published".to_owned())
+        }
+        // The broker may have it: in probes it had every single one.
+        Code::PurgeInflight => failed(
+            ErrorKind::Timeout,
+            "given up before the broker answered; the message may or may not have been published".to_owned(),
+        ),
+        Code::MessageTimedOut | Code::NotEnoughReplicasAfterAppend | Code::RequestTimedOut => {
+            failed(ErrorKind::Timeout, format!("{code}; the message may or may not have been published"))
+        }
+        Code::UnknownTopicOrPartition | Code::UnknownTopic => {
+            failed(ErrorKind::NotFound, format!("there is no topic `{topic}`"))
+        }
+        code => failed(kind(code), code.to_string()),
+    }
+}

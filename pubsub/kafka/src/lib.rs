@@ -1,0 +1,64 @@
+//! Apache Kafka for `mainspring-pubsub`: `kafka://orders?group=ship`, `kafka://host:9092,host:9092/orders?group=ship`.
+//!
+//! Register [`opener`] for the scheme `kafka`; the facade crate does so with its feature `kafka`. The topic has to exist
+//! (or the broker to make it when it is first published to), and opening waits up to `grace` for that, for a broker that
+//! answers and takes the password; the error then names which of these it was.
+//!
+//! # Options
+//! | option | default | |
+//! |---|---|---|
+//! | `group` | | the consumer group; subscribing needs one |
+//! | `protocol` | `auto` | `consumer` (KIP-848), `classic` (`range`), or `auto`: the first where the broker has it |
+//! | `auto_offset_reset` | `earliest` | where a new group begins; `latest` is noted as the group's position at once |
+//! | `session_timeout` | the client's, 45 s | with `protocol=classic`: after how long a dead member's partitions move |
+//! | `drain` | `5s` | how long a rebalance waits for messages that are being handled |
+//! | `grace` | `10s` | how long opening waits for a broker and the topic |
+//! | `client_id` | `mainspring` | what the broker's logs call this client |
+//! | `compression` | `lz4` | `none`, `gzip`, `lz4`, `snappy` or `zstd` |
+//! | `linger` | `5ms` | how long a message may wait for others to travel with |
+//!
+//! User and password for SASL/PLAIN stand before the brokers, as in `kafka://user:password@host:9092/orders`. They travel
+//! as they are: there is no TLS yet.
+//!
+//! # Delivery
+//! - **Acks** are noted at once and committed every second, when partitions move, and when the subscriber closes.
+//!   Committed is the lowest message that is not done; what is done above it is noted beside it, up to 4096 bytes, so
+//!   that one message that is stuck does not have thousands handled again after a crash.
+//! - **Rebalances** wait for what is being handled, up to `drain`, and then commit. What is settled after its partition
+//!   has moved answers [`Lost`](mainspring_pubsub::ErrorKind::Lost).
+//! - **Nacked** and dropped messages are kept here and handed out again; attempts are counted as long as the partition
+//!   stays. Messages of one key stand in one partition, in order, but one that is nacked does not hold back those
+//!   behind it: a [`Router`](mainspring_pubsub::Router) does that.
+//! - **Rejected** messages: Kafka has no dead letters, so that answers [`Unsupported`](mainspring_pubsub::ErrorKind::Unsupported),
+//!   and the message comes again after ten seconds. Give the router a publisher for dead letters.
+//! - **Published** messages are confirmed by all replicas in sync, without duplicates by the client's retries, and stand
+//!   in the partition in which Kafka's own clients would put their key.
+
+mod client;
+mod consumer;
+mod error;
+mod holes;
+mod metrics;
+mod opener;
+mod options;
+mod publisher;
+mod record;
+mod startup;
+mod tracker;
+
+use mainspring_pubsub::driver::Capabilities;
+
+pub use opener::{Opener, opener};
+
+pub(crate) const SYSTEM: &str = "kafka";
+
+/// What Kafka can do. `replay` says that a new group begins with what is there.
+fn capabilities(replay: bool) -> Capabilities {
+    let mut can = Capabilities::default();
+    can.nack = true;
+    can.ordered_by_key = true;
+    can.attempts = true;
+    can.replay = replay;
+    can.limits = publisher::limits();
+    can
+}

@@ -1,0 +1,258 @@
+//! Messages out: idempotent, confirmed by all replicas in sync, never slept for.
+
+mod slots;
+
+use std::fmt;
+use std::pin::pin;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use mainspring_pubsub::driver::{self, Capabilities, Endpoint, Receipt};
+use mainspring_pubsub::{Error, ErrorKind, Message, Position};
+use rdkafka::client::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::Message as _;
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use crate::client::{self, Cause, millis};
+use crate::error::{error, from_delivery, from_kafka};
+use crate::options::Options;
+use crate::{SYSTEM, record, startup};
+use slots::{Answer, Slots, Ticket, Written};
+
+/// Bytes of body, key and attributes together: what brokers accept by default (1 MiB), less what records add.
+const MAX_MESSAGE_BYTES: usize = 1_000_000;
+const MAX_ATTRIBUTES: usize = 128;
+/// The client's own limit, which counts headers' framing too.
+const CLIENT_MESSAGE_BYTES: &str = "1040000";
+/// What the client may hold. The publish window is the bound that is meant to be felt.
+const CLIENT_QUEUE_KIB: &str = "131072";
+
+/// How long a purge may take to have every message answered for.
+const PURGE: Duration = Duration::from_millis(500);
+
+pub(crate) struct KafkaPublisher {
+    topic: String,
+    /// `None` once dropped.
+    producer: Option<ThreadedProducer<ProducerCx>>,
+    slots: Arc<Slots>,
+}
+
+/// What the client calls back.
+struct ProducerCx {
+    slots: Arc<Slots>,
+    cause: Arc<Cause>,
+}
+
+impl KafkaPublisher {
+    /// Makes a producer and asks the broker for the topic, on a thread of its own.
+    pub(crate) async fn open(options: Options, timeout: Duration) -> Result<Self, Error> {
+        let (sender, receiver) = oneshot::channel();
+        let opening = move || {
+            let opened = Self::connect(&options, timeout, || sender.is_closed());
+            // When nobody waits any more, the publisher is closed by its drop.
+            let _ = sender.send(opened);
+        };
+        let spawned = thread::Builder::new().name("kafka-open".to_owned()).spawn(opening);
+        spawned.map_err(|cause| error(ErrorKind::Other, "open", "no thread to open with").with_source(cause))?;
+        receiver.await.unwrap_or_else(|_| Err(error(ErrorKind::Other, "open", "the opening thread ended early")))
+    }
+
+    fn connect(options: &Options, timeout: Duration, given_up: impl Fn() -> bool) -> Result<Self, Error> {
+        let (slots, cause) = (Arc::new(Slots::default()), Arc::new(Cause::default()));
+        let mut config = client::config(options);
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("linger.ms", millis(options.linger))
+            .set("compression.type", &options.compression)
+            // Where Kafka's own clients put a key.
+            .set("partitioner", "murmur2_random")
+            .set("message.timeout.ms", millis(timeout.max(options.linger + Duration::from_secs(1))))
+            .set("message.max.bytes", CLIENT_MESSAGE_BYTES)
+            .set("queue.buffering.max.kbytes", CLIENT_QUEUE_KIB);
+        let context = ProducerCx { slots: Arc::clone(&slots), cause: Arc::clone(&cause) };
+        let producer = ThreadedProducer::from_config_and_context(&config, context);
+        let producer: ThreadedProducer<_> = producer.map_err(|cause| client::not_created("open", cause))?;
+        let publisher = Self { topic: options.topic.clone(), producer: Some(producer), slots };
+        let client = publisher.producer()?.client();
+        // The producer's own thread lets the client say what it has to say.
+        startup::check(options, &cause, |step| client.fetch_metadata(Some(&options.topic), step), || (), given_up)?;
+        Ok(publisher)
+    }
+
+    fn producer(&self) -> Result<&ThreadedProducer<ProducerCx>, Error> {
+        self.producer.as_ref().ok_or_else(|| error(ErrorKind::Closed, "publish", "the publisher is closed"))
+    }
+
+    /// Hands a message to the client; while its queue is full, after the next answers.
+    async fn send(&self, message: &Message, deadline: Instant) -> Result<Ticket, Error> {
+        loop {
+            let mut room = pin!(self.slots.room.notified());
+            // Listen before trying, so that room made in between is not missed.
+            room.as_mut().enable();
+            if let Some(ticket) = self.try_send(message)? {
+                return Ok(ticket);
+            }
+            if timeout_at(deadline, room).await.is_err() {
+                let what = "the client's queue stayed full; nothing was sent";
+                return Err(error(ErrorKind::Throttled, "publish", what));
+            }
+        }
+    }
+
+    /// `None` when the client's queue is full.
+    fn try_send(&self, message: &Message) -> Result<Option<Ticket>, Error> {
+        let headers = record::headers(message)?;
+        let (number, ticket) = self.slots.reserve();
+        let mut record: BaseRecord<'_, str, [u8], usize> = BaseRecord::with_opaque_to(&self.topic, number)
+            .payload(&message.body[..])
+            .timestamp(record::timestamp(message))
+            .headers(headers);
+        record.key = message.key.as_deref();
+        match self.producer()?.send(record) {
+            Ok(()) => Ok(Some(ticket)),
+            Err((cause, _record)) => {
+                ticket.cancel();
+                match cause {
+                    KafkaError::MessageProduction(Code::QueueFull) => Ok(None),
+                    KafkaError::MessageProduction(code) => Err(from_delivery(code, &self.topic)),
+                    cause => Err(from_kafka("publish", cause)),
+                }
+            }
+        }
+    }
+
+    fn receipt(&self, message: &Message, answer: Answer) -> Result<Receipt, Error> {
+        let Written { partition, offset } = answer.map_err(|code| from_delivery(code, &self.topic))?;
+        let receipt = Receipt::new(message.id.clone());
+        Ok(match (u32::try_from(partition), u64::try_from(offset)) {
+            (Ok(partition), Ok(offset)) => receipt.with_position(Position::new(partition, offset)),
+            _ => receipt,
+        })
+    }
+
+    async fn settled(&self, deadline: Instant) -> bool {
+        loop {
+            let mut idle = pin!(self.slots.idle.notified());
+            idle.as_mut().enable();
+            if self.slots.unanswered() == 0 {
+                return true;
+            }
+            if timeout_at(deadline, idle).await.is_err() {
+                return self.slots.unanswered() == 0;
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl driver::Publisher for KafkaPublisher {
+    async fn publish(&self, message: Message, deadline: Instant) -> Result<Receipt, Error> {
+        let ticket = self.send(&message, deadline).await?;
+        let answer = timeout_at(deadline, ticket).await.map_err(|_| unconfirmed())?;
+        self.receipt(&message, answer)
+    }
+
+    async fn publish_all(&self, batch: Vec<Message>, deadline: Instant) -> Vec<Result<Receipt, Error>> {
+        let mut sent = Vec::with_capacity(batch.len());
+        for message in batch {
+            let ticket = self.send(&message, deadline).await;
+            sent.push((message, ticket));
+        }
+        let mut results = Vec::with_capacity(sent.len());
+        for (message, ticket) in sent {
+            results.push(match ticket {
+                Ok(ticket) => match timeout_at(deadline, ticket).await {
+                    Ok(answer) => self.receipt(&message, answer),
+                    Err(_) => Err(unconfirmed()),
+                },
+                Err(error) => Err(error),
+            });
+        }
+        results
+    }
+
+    /// At the deadline, what is left is given up: the error counts it, and publishes that still wait for an answer learn
+    /// whether theirs was sent.
+    async fn flush(&self, deadline: Instant) -> Result<(), Error> {
+        if self.settled(deadline).await {
+            return Ok(());
+        }
+        let left = self.slots.unanswered();
+        self.producer()?.purge(PurgeConfig::default().queue().inflight());
+        let answered = self.settled(Instant::now() + PURGE).await;
+        let what = match answered {
+            true => format!("{left} messages were not confirmed at the deadline and are given up"),
+            false => {
+                format!("{left} messages were not confirmed at the deadline, and the client does not let go of them")
+            }
+        };
+        Err(error(ErrorKind::Timeout, "flush", what))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        crate::capabilities(true)
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        Endpoint::new(SYSTEM, &self.topic)
+    }
+}
+
+impl Drop for KafkaPublisher {
+    /// Gives up what was not flushed. The client takes up to a second for that, which is no time to take from a
+    /// runtime's thread.
+    fn drop(&mut self) {
+        if let Some(producer) = self.producer.take() {
+            // Without a thread the drop happens here: slow, and as good.
+            let _ = thread::Builder::new().name("kafka-close".to_owned()).spawn(move || drop(producer));
+        }
+    }
+}
+
+impl ClientContext for ProducerCx {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        client::log(level, facility, text);
+    }
+
+    fn error(&self, cause: KafkaError, reason: &str) {
+        self.cause.note(&cause, reason);
+    }
+}
+
+impl ProducerContext for ProducerCx {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
+        let answer = match result {
+            Ok(record) => Ok(Written { partition: record.partition(), offset: record.offset() }),
+            Err((cause, _record)) => Err(cause.rdkafka_error_code().unwrap_or(Code::Fail)),
+        };
+        self.slots.answer(number, answer);
+    }
+}
+
+impl fmt::Debug for KafkaPublisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaPublisher").field("topic", &self.topic).field("slots", &self.slots).finish_non_exhaustive()
+    }
+}
+
+/// The limits of messages.
+pub(crate) fn limits() -> driver::Limits {
+    let mut limits = driver::Limits::default();
+    limits.message_bytes = Some(MAX_MESSAGE_BYTES);
+    limits.attributes = Some(MAX_ATTRIBUTES);
+    limits
+}
+
+fn unconfirmed() -> Error {
+    let what = "no confirmation in time; the message may or may not have been published";
+    error(ErrorKind::Timeout, "publish", what)
+}

@@ -1,0 +1,83 @@
+//! Messages as Kafka's records, and back.
+//!
+//! The id is the header `mainspring-id`, each attribute a header of its name, the time of publishing the record's
+//! timestamp. Records of other clients need none of this: without an id they are known by where they stand. What is not
+//! text where messages have text (keys, header values) reads as `hex:` and its digits; header names that are not text are left
+//! out, and of several headers of one name the last counts, as with Kafka's own clients. A record without a value, a
+//! tombstone, has an empty body.
+
+use std::fmt::Write;
+use std::panic::catch_unwind;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use mainspring_pubsub::{Error, ErrorKind, Message};
+use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Header, Headers, Message as _, OwnedHeaders};
+
+use crate::error::error;
+
+const ID: &str = "mainspring-id";
+
+/// The headers of a message.
+pub(crate) fn headers(message: &Message) -> Result<OwnedHeaders, Error> {
+    let mut headers = OwnedHeaders::new_with_capacity(message.attributes.len() + 1);
+    headers = headers.insert(Header { key: ID, value: Some(&message.id.to_string()) });
+    for (name, value) in &message.attributes {
+        if name == ID {
+            let what = format!("the attribute `{ID}` is the driver's own: the message's id goes there");
+            return Err(error(ErrorKind::Invalid, "publish", what));
+        }
+        if name.contains('\0') {
+            let what = format!("the attribute {name:?} cannot be a header: its name has a NUL");
+            return Err(error(ErrorKind::Invalid, "publish", what));
+        }
+        headers = headers.insert(Header { key: name, value: Some(value) });
+    }
+    Ok(headers)
+}
+
+/// When a message was published, as a record says it.
+pub(crate) fn timestamp(message: &Message) -> i64 {
+    let since = message.published_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The message that a record stands for. The body is copied, once: the record belongs to the client's buffers.
+pub(crate) fn message(record: &BorrowedMessage<'_>) -> Message {
+    let mut message = Message::new(record.payload().map(Bytes::copy_from_slice).unwrap_or_default());
+    message.key = record.key().map(text);
+    message.published_at = match record.timestamp().to_millis().and_then(|millis| u64::try_from(millis).ok()) {
+        Some(millis) => UNIX_EPOCH + Duration::from_millis(millis),
+        None => SystemTime::now(),
+    };
+    let mut id = None;
+    if let Some(headers) = record.headers() {
+        for at in 0..headers.count() {
+            let Some(header) = header(headers, at) else { continue };
+            let value = text(header.value.unwrap_or_default());
+            match header.key {
+                ID => id = Some(value),
+                name => drop(message.attributes.insert(name.to_owned(), value)),
+            }
+        }
+    }
+    let place = || format!("{}/{}/{}", record.topic(), record.partition(), record.offset());
+    message.id = id.unwrap_or_else(place).into();
+    message
+}
+
+/// A header, unless its name is not text: the client panics on those.
+fn header(headers: &BorrowedHeaders, at: usize) -> Option<Header<'_, &[u8]>> {
+    catch_unwind(std::panic::AssertUnwindSafe(|| headers.try_get(at))).ok().flatten()
+}
+
+fn text(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => bytes.iter().fold("hex:".to_owned(), |mut text, byte| {
+            // Writing into a string cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        }),
+    }
+}
