@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Real brokers on loopback, for tests and for trying things out; no container engine needed.
 #
-#   scripts/brokers.sh up       start what does not answer yet, wait until all answer; may be repeated
-#   scripts/brokers.sh down     stop what `up` started, and nothing else
-#   scripts/brokers.sh status   say who answers
+#   scripts/brokers.sh up [NAME…]     start what does not answer yet, wait until all answer; may be repeated
+#   scripts/brokers.sh down [NAME…]   stop what `up` started, and nothing else
+#   scripts/brokers.sh status         say who answers
+#
+# NAME is kafka, aws or gcp; all three without one.
 #
 # Kafka 19092 (Apache Kafka, KRaft), SNS and SQS 15000 (moto), Pub/Sub 18085 (Google's emulator, or Google's
 # in-memory test server where the emulator is not installed). Logs and process ids are in .brokers/, data
@@ -172,7 +174,7 @@ ours() {
 }
 
 up() {
-    for name in kafka aws gcp; do
+    for name in "${names[@]}"; do
         if answers $name; then continue; fi
         if pid=$(ours $name); then continue; fi
         mkdir -p "$cache"
@@ -182,7 +184,7 @@ up() {
         "start_$name"
     done
     local deadline=$((SECONDS + wait_seconds))
-    for name in kafka aws gcp; do
+    for name in "${names[@]}"; do
         until answers $name; do
             ours $name >/dev/null || { tail -n 20 "$state/$name/log" >&2; fail "$name: ended at once; see $state/$name/log"; }
             [ $SECONDS -lt $deadline ] || { tail -n 20 "$state/$name/log" >&2; fail "$name: no answer in ${wait_seconds}s; see $state/$name/log"; }
@@ -194,7 +196,7 @@ up() {
 
 down() {
     local pid
-    for name in kafka aws gcp; do
+    for name in "${names[@]}"; do
         pid=$(ours $name) || continue
         kill "$pid"
         for _ in $(seq 100); do
@@ -209,14 +211,20 @@ down() {
 
 status() {
     local port who
-    for name in kafka aws gcp; do
+    for name in "${names[@]}"; do
         port=port_$name who='not started here'
         if ours $name >/dev/null; then who="process $(ours $name)"; fi
         if answers $name; then echo "$name: answers on 127.0.0.1:${!port} ($who)"; else echo "$name: no answer on 127.0.0.1:${!port}"; fi
     done
 }
 
+usage='usage: scripts/brokers.sh up|down [kafka|aws|gcp]… or status'
+names=("${@:2}")
+[ ${#names[@]} != 0 ] || names=(kafka aws gcp)
+for name in "${names[@]}"; do
+    case $name in kafka | aws | gcp) ;; *) fail "$usage" ;; esac
+done
 case ${1:-} in
     up | down | status) "$1" ;;
-    *) fail 'usage: scripts/brokers.sh up|down|status' ;;
+    *) fail "$usage" ;;
 esac
