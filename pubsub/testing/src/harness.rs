@@ -1,0 +1,133 @@
+//! A broker in the test that waits for facts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainspring_pubsub::{Brokers, BrokersConfig, Error, Message, Publisher, Receipt, Router, Subscriber, memory};
+use tokio::time::timeout;
+
+use crate::observed::{Observed, Observer};
+use crate::running::Running;
+
+/// The memory broker, and everything that happens on it: tests wait until all messages are settled instead of sleeping.
+///
+/// It opens publishers and subscribers directly, or is handed to the code under test as [`brokers`](Self::brokers),
+/// where `memory://orders?group=ship` opens the same ones. Cheap to clone; clones share everything.
+#[derive(Clone, Debug)]
+pub struct Harness {
+    observed: Observed,
+    brokers: Brokers,
+    patience: Duration,
+}
+
+/// How deliveries ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Handled.
+    pub acked: u64,
+    /// Failed, to be delivered again.
+    pub nacked: u64,
+    /// Given up, and now in `<topic>.dead`.
+    pub rejected: u64,
+    /// Handed back without being handled.
+    pub returned: u64,
+    /// Settled after the lease had run out.
+    pub lost: u64,
+}
+
+impl Harness {
+    /// A harness on a memory broker with the default configuration.
+    pub fn new() -> Self {
+        Self::with(BrokersConfig::default())
+    }
+
+    /// A harness on a memory broker with this configuration.
+    ///
+    /// # Panics
+    /// When the configuration cannot work.
+    pub fn with(config: BrokersConfig) -> Self {
+        let observer = Arc::new(Observer::new(config.memory.clone()));
+        let observed = Observed::new(memory::Broker::new(config.memory.clone()), observer);
+        let brokers = Brokers::new(&config).unwrap_or_else(|error| panic!("the configuration cannot work: {error:?}"));
+        let brokers = brokers.register("memory", observed.clone());
+        Self { observed, brokers, patience: Duration::from_secs(30) }
+    }
+
+    /// How long [`settled`](Self::settled) waits, by tokio's clock. 30 s by default; on a paused clock hours cost
+    /// nothing.
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// What the code under test opens its URLs with.
+    pub fn brokers(&self) -> Brokers {
+        self.brokers.clone()
+    }
+
+    /// A publisher to `topic`.
+    pub fn publisher(&self, topic: &str) -> Publisher {
+        self.observed.open_publisher(topic)
+    }
+
+    /// A subscriber of `group` in `topic`.
+    pub fn subscriber(&self, topic: &str, group: &str) -> Subscriber {
+        self.observed.open_subscriber(topic, group)
+    }
+
+    /// Publishes one message.
+    ///
+    /// # Panics
+    /// When the broker refuses it; see [`try_publish`](Self::try_publish).
+    pub async fn publish(&self, topic: &str, message: Message) -> Receipt {
+        let published = self.try_publish(topic, message).await;
+        published.unwrap_or_else(|error| panic!("cannot publish to `{topic}`: {error:?}"))
+    }
+
+    /// Publishes one message.
+    pub async fn try_publish(&self, topic: &str, message: Message) -> Result<Receipt, Error> {
+        self.publisher(topic).publish(message).await
+    }
+
+    /// Starts a router. Dropping what comes back aborts it.
+    pub fn start(&self, router: Router) -> Running {
+        Running::start(router)
+    }
+
+    /// What was published to `topic` so far, in order; `<topic>.dead` has what was rejected.
+    pub fn published(&self, topic: &str) -> Vec<Message> {
+        self.observed.observer().published(topic)
+    }
+
+    /// How deliveries have ended so far.
+    pub fn tally(&self) -> Tally {
+        self.observed.observer().tally()
+    }
+
+    /// Waits until every message is acked or rejected in every group, and answers how all deliveries ended. Messages
+    /// in topics without any group are not waited for.
+    ///
+    /// # Panics
+    /// When that takes longer than the harness has patience; it names the messages that are left.
+    pub async fn settled(&self) -> Tally {
+        match self.settled_within(self.patience).await {
+            Ok(tally) => tally,
+            Err(left) => panic!("not everything was settled in {:?}: {left}", self.patience),
+        }
+    }
+
+    /// Waits until every message is acked or rejected in every group, for at most `limit`; else says what is left.
+    pub async fn settled_within(&self, limit: Duration) -> Result<Tally, String> {
+        let observer = self.observed.observer();
+        match timeout(limit, observer.all_settled()).await {
+            Ok(()) => Ok(observer.tally()),
+            Err(_) => Err(observer.left()),
+        }
+    }
+}
+
+impl Default for Harness {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,104 @@
+//! A subscriber whose deliveries are written down.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use mainspring_pubsub::driver::{self, Capabilities, Endpoint, Lease, Outcome};
+use mainspring_pubsub::{Confirmation, Delivery, Error, Subscriber};
+use tokio::time::Instant;
+
+use super::event::{Settlement, Tag, What};
+use super::journal::Journal;
+
+/// Passes everything on, and notes it.
+#[derive(Debug)]
+pub(super) struct Watched {
+    inner: Subscriber,
+    journal: Journal,
+    group: Arc<str>,
+    consumer: Arc<str>,
+}
+
+#[derive(Debug)]
+struct WatchedLease {
+    inner: Delivery,
+    journal: Journal,
+    tag: Option<Tag>,
+    delivery: u64,
+}
+
+impl Watched {
+    pub(super) fn new(inner: Subscriber, journal: Journal, group: &str, consumer: &str) -> Self {
+        Self { inner, journal, group: group.into(), consumer: consumer.into() }
+    }
+}
+
+#[async_trait::async_trait]
+impl driver::Subscriber for Watched {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Delivery>, Error>> {
+        // `next` is cancel-safe, so that it can be made anew for each poll.
+        let next = ready!(pin!(self.inner.next()).poll(cx))?;
+        let Some(inner) = next else { return Poll::Ready(Ok(None)) };
+        let (message, attempt, position) = (inner.shared(), inner.attempt(), inner.position());
+        let number = self.journal.delivered(&self.group, &self.consumer, &message, attempt, position);
+        let tag = Tag::of(&message);
+        let lease = WatchedLease { inner, journal: self.journal.clone(), tag, delivery: number };
+        let mut delivery = Delivery::new(message, Box::new(lease));
+        if let Some(attempt) = attempt {
+            delivery = delivery.with_attempt(attempt);
+        }
+        if let Some(position) = position {
+            delivery = delivery.with_position(position);
+        }
+        Poll::Ready(Ok(Some(delivery)))
+    }
+
+    async fn close(&mut self, deadline: Instant) -> Result<(), Error> {
+        self.inner.close(deadline).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        Endpoint::new("watched", &*self.consumer).with_group(&*self.group)
+    }
+}
+
+impl Lease for WatchedLease {
+    fn settle(self: Box<Self>, outcome: Outcome) -> Confirmation {
+        let Self { inner, journal, tag, delivery } = *self;
+        journal.settled(tag.clone(), delivery, Settlement::from(&outcome));
+        let mut confirmation = settle(inner, outcome);
+        match (&mut confirmation).now_or_never() {
+            None => journal.forward(tag, delivery, confirmation),
+            Some(result) => {
+                journal.note(tag, What::Confirmed { delivery, taken: result.is_ok() });
+                result.map_or_else(Confirmation::failed, |()| Confirmation::settled())
+            }
+        }
+    }
+
+    fn extend(&self, by: Duration) -> Confirmation {
+        self.inner.extend(by)
+    }
+
+    fn expires(&self) -> Option<Instant> {
+        self.inner.lease()
+    }
+}
+
+/// Settles a delivery as a lease would.
+pub(crate) fn settle(delivery: Delivery, outcome: Outcome) -> Confirmation {
+    match outcome {
+        Outcome::Ack => delivery.ack(),
+        Outcome::Nack { after: None } => delivery.nack(),
+        Outcome::Nack { after: Some(after) } => delivery.nack_after(after),
+        Outcome::Reject { reason } => delivery.reject(reason),
+        _ => delivery.release(),
+    }
+}
