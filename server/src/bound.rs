@@ -142,6 +142,8 @@ impl Bound {
             Arc::clone(&metrics),
             supervisor.shutdown().clone(),
         );
+        // `run` without signals, too, may run in a process that has our log.
+        let log = self.log.or_else(log::handle);
         let heartbeat = Heartbeat::default();
         let admin = admin::router(admin::State {
             identity: self.identity.clone(),
@@ -150,10 +152,10 @@ impl Bound {
             metrics: Arc::clone(&metrics),
             dispatch: Arc::clone(&dispatch),
             heartbeat: heartbeat.clone(),
-            log: self.log.clone(),
+            log: log.clone(),
             config: self.printed.unwrap_or_else(|| serde_json::to_string_pretty(&self.config).unwrap_or_default()),
             metrics_path: self.config.metrics.path.clone(),
-            reverts: Arc::default(),
+            revert: Arc::default(),
         });
         let (mut http_addr, mut admin_addr) = (None, None);
         let budget = self.config.shutdown.budget.get();
@@ -165,7 +167,7 @@ impl Bound {
                 let connections = Connections::new(limits, Arc::clone(&metrics));
                 let acceptor = Acceptor::new(listeners.http, connections, Arc::clone(&dispatch))
                     .map_err(|error| Error::with_code(EX_UNAVAILABLE, error))?;
-                let setup = Setup { admin: listeners.admin, router: admin.clone(), signals, budget, log: self.log };
+                let setup = Setup { admin: listeners.admin, router: admin.clone(), signals, budget, log };
                 let control = Control::start(setup).map_err(|error| Error::with_code(EX_UNAVAILABLE, error))?;
                 (Some(acceptor), Some(control))
             }

@@ -7,9 +7,19 @@ use axum::extract::{self, ConnectInfo, RawQuery};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use mainspring_config as config;
+use mainspring_observe::log::Handle;
 use mainspring_web::Problem;
+use tokio::task::JoinSet;
 
 use super::State;
+
+/// A filter that is there for a time only, and the one that comes back. Dropping it lets the filter stay.
+#[derive(Debug)]
+pub(crate) struct Revert {
+    from: String,
+    to: String,
+    _task: JoinSet<()>,
+}
 
 pub(super) async fn show(extract::State(state): extract::State<State>) -> Response {
     match &state.log {
@@ -35,22 +45,31 @@ pub(super) async fn change(
         Ok(after) => after,
         Err(problem) => return problem.into_response(),
     };
+    let mut pending = state.revert.lock().await;
     let before = log.filter();
     let wanted = body.trim();
     if let Err(error) = log.set_filter(wanted) {
         return Problem::bad_request(error.to_string()).into_response();
     }
     tracing::info!(filter = wanted, before, "log filter changed");
-    if let Some(after) = revert_after {
-        let wanted = wanted.to_owned();
-        state.reverts.lock().await.spawn(async move {
+    // A filter that was itself there for a time only is not what should come back.
+    let lasting = pending.take().filter(|revert| revert.from == before).map_or(before, |revert| revert.to);
+    *pending = revert_after.map(|after| Revert::begin(log, wanted.to_owned(), lasting, after));
+    format!("{wanted}\n").into_response()
+}
+
+impl Revert {
+    fn begin(log: Handle, from: String, to: String, after: Duration) -> Self {
+        let mut task = JoinSet::new();
+        let (now, then) = (from.clone(), to.clone());
+        task.spawn(async move {
             tokio::time::sleep(after).await;
-            if log.filter() == wanted && log.set_filter(&before).is_ok() {
-                tracing::info!(filter = before, "log filter reverted");
+            if log.filter() == now && log.set_filter(&then).is_ok() {
+                tracing::info!(filter = then, "log filter reverted");
             }
         });
+        Self { from, to, _task: task }
     }
-    format!("{wanted}\n").into_response()
 }
 
 /// Changing things takes a client on this machine that is no web page.

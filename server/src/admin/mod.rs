@@ -44,8 +44,8 @@ pub(crate) struct State {
     pub(crate) log: Option<mainspring_observe::log::Handle>,
     pub(crate) config: String,
     pub(crate) metrics_path: String,
-    /// Filters that will come back by themselves.
-    pub(crate) reverts: Arc<tokio::sync::Mutex<tokio::task::JoinSet<()>>>,
+    /// The log filter that will come back by itself.
+    pub(crate) revert: Arc<tokio::sync::Mutex<Option<log::Revert>>>,
 }
 
 /// The admin listener's routes.

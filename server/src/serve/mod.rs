@@ -13,7 +13,7 @@
 //! | `connections.rs` | all connections: the tick that enforces deadlines, drain, abort |
 //! | `io.rs` | the socket as hyper sees it |
 //! | `refusal.rs` | what is said when no request reaches a handler |
-//! | `goodbye.rs` | closing a WebSocket properly from below |
+//! | `goodbye.rs` | the last frame of a WebSocket or an HTTP/2 connection, said from below |
 //!
 //! TLS will go between `io.rs` and `connection.rs`: a handshake in the connection's own task, under the first-byte
 //! deadline, whose ALPN answer then replaces the look at the first bytes.
