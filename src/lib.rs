@@ -15,9 +15,10 @@ pub use mainspring_pubsub::BrokersConfig;
 pub use mainspring_server as server;
 pub use mainspring_web as web;
 
-/// What tests of a daemon use: the whole of it in one process.
+/// What tests use: the whole daemon in one process, doubles of publishers and subscribers, and the suite for brokers.
 pub mod testing {
     pub use mainspring_server::testing::*;
+    pub use mainspring_testing::*;
 }
 
 /// The app of the package that calls it: name and version come from its `Cargo.toml`. See [`server::App::launch`].

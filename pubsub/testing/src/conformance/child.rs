@@ -12,7 +12,7 @@ use crate::history::Tag;
 use crate::running::Running;
 
 /// The variable that tells a process that it is a child of the suite; its value is the URL to consume.
-pub const CHILD: &str = "MAINSPRING_CONFORMANCE_CHILD";
+pub const CHILD: &str = "CONFORMANCE_CHILD";
 
 /// How many messages a child handles at once, and how many more it may hold.
 pub(super) const IN_FLIGHT: usize = 32;

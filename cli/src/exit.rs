@@ -1,0 +1,66 @@
+//! How the command ends.
+
+use std::error::Error as StdError;
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use mainspring::pubsub::{Error, ErrorKind};
+
+const EX_UNAVAILABLE: u8 = 69;
+const EX_CONFIG: u8 = 78;
+
+/// 128 and the number of SIGINT.
+const INTERRUPTED: u8 = 130;
+
+/// An end before the work was done, and why.
+#[derive(Debug)]
+pub(crate) struct Exit {
+    pub(crate) code: u8,
+    pub(crate) message: String,
+}
+
+impl Exit {
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { code: EX_CONFIG, message: message.into() }
+    }
+
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
+        Self { code: EX_UNAVAILABLE, message: message.into() }
+    }
+}
+
+/// What kept a broker from being used at all.
+impl From<Error> for Exit {
+    fn from(error: Error) -> Self {
+        let code = if error.kind() == ErrorKind::Config { EX_CONFIG } else { EX_UNAVAILABLE };
+        Self { code, message: chain(&error) }
+    }
+}
+
+/// The command line is wrong, and clap has said how.
+pub(crate) fn usage() -> ExitCode {
+    ExitCode::from(EX_CONFIG)
+}
+
+/// Ended by an interrupt before the work was done.
+pub(crate) fn interrupted() -> ExitCode {
+    ExitCode::from(INTERRUPTED)
+}
+
+/// Tells a person what is wrong, on standard error.
+pub(crate) fn complain(message: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "mainspring: {}", message.trim_end());
+}
+
+/// An error and its causes.
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // A `String` takes whatever is written.
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}
