@@ -1,6 +1,9 @@
 //! What the tests have in common: a real broker, and fresh topics on it.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 
+pub mod history;
+pub mod private;
+
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -35,7 +38,11 @@ impl Kafka {
     }
 
     pub fn at(address: &str) -> Self {
-        let mut config = BrokersConfig::default();
+        Self::with(address, &BrokersConfig::default())
+    }
+
+    pub fn with(address: &str, config: &BrokersConfig) -> Self {
+        let mut config = config.clone();
         config.kafka.brokers = vec![address.to_owned()];
         let opener = mainspring_kafka::opener(&config);
         Self { address: address.to_owned(), brokers: Brokers::new(&config).unwrap().register("kafka", opener) }

@@ -1,0 +1,122 @@
+//! A broker of a test's own, which it may freeze, kill and configure.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use super::unique;
+
+/// Kafka's own start takes ten seconds; a busy machine takes its time.
+const START: Duration = Duration::from_secs(90);
+
+const RUN: [&str; 2] = ["kafka.Kafka", "server.properties"];
+
+pub struct Private {
+    pub address: String,
+    /// Where clients with a password are let in: `bob`, `s3cret`.
+    pub guarded: String,
+    folder: PathBuf,
+    jars: String,
+    process: Child,
+}
+
+impl Private {
+    /// Starts a broker with settings of its own. Needs what `scripts/brokers.sh up` has fetched.
+    pub fn start(settings: &str) -> Option<Self> {
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let cache = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"));
+        let jars = cache.join("mainspring/brokers/kafka-4.1.0/lib");
+        if !jars.is_dir() {
+            let required = ["CI", "MAINSPRING_REQUIRE_BROKERS"].iter().any(|name| std::env::var_os(name).is_some());
+            assert!(!required, "no Kafka in {}; fetch it with scripts/brokers.sh up", jars.display());
+            println!("SKIPPED: no Kafka in {}; fetch it with scripts/brokers.sh up", jars.display());
+            return None;
+        }
+        let jars = format!("{}/*", jars.display());
+        let folder = std::env::temp_dir().join(unique("kafka"));
+        fs::create_dir(&folder).unwrap();
+        let [client, guarded, controller] = ports();
+        let data = folder.join("data");
+        let properties = format!(
+            "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
+             listeners=PLAINTEXT://127.0.0.1:{client},GUARDED://127.0.0.1:{guarded},CONTROLLER://127.0.0.1:{controller}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,GUARDED:SASL_PLAINTEXT\n\
+             listener.name.guarded.sasl.enabled.mechanisms=PLAIN\n\
+             listener.name.guarded.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule \
+             required user_bob=\"s3cret\";\n\
+             controller.listener.names=CONTROLLER\nlog.dirs={}\nnum.partitions=1\noffsets.topic.num.partitions=1\n\
+             offsets.topic.replication.factor=1\ngroup.initial.rebalance.delay.ms=0\n\
+             broker.session.timeout.ms=2000\nbroker.heartbeat.interval.ms=500\n{settings}\n",
+            data.display()
+        );
+        fs::write(folder.join("server.properties"), properties).unwrap();
+        let format = ["kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", "server.properties"];
+        assert!(java(&jars, &folder, &format).status().unwrap().success(), "see {}/log", folder.display());
+        let process = java(&jars, &folder, &RUN).spawn().unwrap();
+        let (address, guarded) = (format!("127.0.0.1:{client}"), format!("127.0.0.1:{guarded}"));
+        let broker = Self { address, guarded, folder, jars, process };
+        broker.wait();
+        Some(broker)
+    }
+
+    pub fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Starts again, with the same data.
+    pub fn restart(&mut self) {
+        self.process = java(&self.jars, &self.folder, &RUN).spawn().unwrap();
+        self.wait();
+    }
+
+    fn wait(&self) {
+        let client: BaseConsumer = ClientConfig::new().set("bootstrap.servers", &self.address).create().unwrap();
+        let end = Instant::now() + START;
+        while client.fetch_metadata(None, Duration::from_millis(500)).is_err() {
+            assert!(Instant::now() < end, "the broker does not answer; see {}/log", self.folder.display());
+        }
+    }
+
+    fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([&format!("-{signal}"), &self.process.id().to_string()]).status();
+        assert!(status.unwrap().success());
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if !std::thread::panicking() {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
+fn java(jars: &str, folder: &Path, args: &[&str]) -> Command {
+    let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
+    let mut java = Command::new("java");
+    java.args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp", jars]).args(args).current_dir(folder);
+    java.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+    java
+}
+
+/// Three ports that are free just now.
+fn ports() -> [u16; 3] {
+    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}

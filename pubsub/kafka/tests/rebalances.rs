@@ -1,0 +1,94 @@
+//! Partitions move between members, and nothing is lost, handled twice or out of order.
+
+mod common;
+
+use std::time::Duration;
+
+use common::history::History;
+use common::{Kafka, close, next, publish, text};
+use mainspring_pubsub::{ErrorKind, Message};
+use tokio::time::{Instant, sleep};
+
+const KEYS: usize = 200;
+
+async fn members_come_and_go(options: &str, messages: usize) {
+    let Some(kafka) = Kafka::up() else { return };
+    let topic = kafka.topic(12).await;
+    let url = format!("kafka://{topic}?group=g&{options}");
+    let publisher = kafka.publisher(&topic).await;
+    publish(&publisher, messages, KEYS).await;
+
+    let history = History::default();
+    let stays = history.member(kafka.subscriber(&url).await);
+    let end = Instant::now() + Duration::from_secs(10);
+    let mut visits = 0;
+    while Instant::now() < end {
+        let second = history.member(kafka.subscriber(&url).await);
+        sleep(Duration::from_millis(200)).await;
+        let third = history.member(kafka.subscriber(&url).await);
+        sleep(Duration::from_millis(200)).await;
+        second.stop().await;
+        sleep(Duration::from_millis(200)).await;
+        third.stop().await;
+        visits += 2;
+    }
+    history.wait_for(messages).await;
+    stays.stop().await;
+    println!("{visits} visits, {} duplicates", history.duplicates());
+    assert_eq!(history.duplicates(), 0);
+    history.assert_ordered(KEYS);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn classic_members_come_and_go_without_loss_or_duplicate() {
+    members_come_and_go("protocol=classic&session_timeout=6s", 8_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_come_and_go_without_loss_or_duplicate() {
+    members_come_and_go("protocol=consumer", 8_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_takes_over_from_one_that_stops() {
+    let Some(kafka) = Kafka::up() else { return };
+    let topic = kafka.topic(4).await;
+    let url = format!("kafka://{topic}?group=g");
+    let publisher = kafka.publisher(&topic).await;
+    publish(&publisher, 4_000, KEYS).await;
+    let history = History::default();
+    let mut instance = history.member(kafka.subscriber(&url).await);
+    for _ in 0..6 {
+        let handled = history.distinct();
+        history.wait_for(handled + 100).await;
+        let next = history.member(kafka.subscriber(&url).await);
+        instance.stop().await;
+        instance = next;
+    }
+    history.wait_for(4_000).await;
+    instance.stop().await;
+    assert_eq!(history.duplicates(), 0);
+    history.assert_ordered(KEYS);
+}
+
+#[tokio::test]
+async fn a_message_that_outlasts_the_drain_is_lost_to_its_old_owner() {
+    let Some(kafka) = Kafka::up() else { return };
+    let topic = kafka.topic(1).await;
+    // All partitions move at each change of a classic group.
+    let url = format!("kafka://{topic}?group=g&protocol=classic&session_timeout=6s&drain=200ms");
+    kafka.publisher(&topic).await.publish(Message::new("slow")).await.unwrap();
+    let mut first = kafka.subscriber(&url).await;
+    let slow = next(&mut first).await;
+    let mut second = kafka.subscriber(&url).await;
+    // Whoever of the two has the partition now.
+    let again = tokio::select! {
+        again = next(&mut first) => again,
+        again = next(&mut second) => again,
+    };
+    assert_eq!(text(&again), "slow");
+    assert_eq!(slow.ack().await.unwrap_err().kind(), ErrorKind::Lost);
+    again.ack().await.unwrap();
+    close(first).await;
+    close(second).await;
+}
