@@ -10,7 +10,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use tracing::{debug, error, info, warn};
 
 use crate::SYSTEM;
-use crate::error::{self as errors, from_kafka};
+use crate::error as errors;
 use crate::options::Options;
 
 /// Long enough for a distant broker; the default of 30 s hides a port that accepts and never answers.
@@ -42,11 +42,6 @@ pub(crate) fn config(options: &Options) -> ClientConfig {
 /// A duration as the client wants it.
 pub(crate) fn millis(duration: Duration) -> String {
     duration.as_millis().to_string()
-}
-
-/// The client could not be made of its settings.
-pub(crate) fn not_created(operation: &'static str, cause: KafkaError) -> Error {
-    from_kafka(operation, cause)
 }
 
 /// What the client said last about its connections. Kept because the calls that fail for want of one only say that

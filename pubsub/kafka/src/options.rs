@@ -22,6 +22,9 @@ const KNOWN: [&str; 9] = [
 const COMPRESSIONS: [&str; 5] = ["none", "gzip", "lz4", "snappy", "zstd"];
 const PORT: u16 = 9092;
 const MAX_TOPIC: usize = 249;
+/// The client lets its membership lapse when a rebalance takes five minutes.
+const MAX_DURATION: Duration = Duration::from_secs(240);
+const LEAST_SESSION: Duration = Duration::from_secs(1);
 
 /// A `kafka://` URL, checked, with what the configuration adds.
 #[derive(Clone)]
@@ -96,6 +99,9 @@ impl Options {
         if session_timeout.is_some() && protocol != Protocol::Classic {
             let hint = "add `protocol=classic`, or leave it to the broker's group.consumer.session.timeout.ms";
             return Err(url.fault("`session_timeout` only concerns the classic group protocol", hint));
+        }
+        if session_timeout.is_some_and(|timeout| timeout < LEAST_SESSION) {
+            return Err(url.fault("`session_timeout` is too short", "brokers take 6s and more, unless told otherwise"));
         }
         let compression = url.option("compression").unwrap_or("lz4");
         if !COMPRESSIONS.contains(&compression) {
@@ -181,8 +187,8 @@ fn brokers_of<'a>(url: &Url, brokers: impl Iterator<Item = &'a str>, place: &str
 fn duration(url: &Url, option: &str, default: Duration) -> Result<Duration, Error> {
     let Some(text) = url.option(option) else { return Ok(default) };
     match config::Duration::from_str(text) {
-        Ok(duration) if duration.get() <= Duration::from_secs(600) => Ok(duration.get()),
-        Ok(_) => Err(url.fault(format!("`{option}={text}` is too long"), "use at most 10m")),
+        Ok(duration) if duration.get() <= MAX_DURATION => Ok(duration.get()),
+        Ok(_) => Err(url.fault(format!("`{option}={text}` is too long"), "use at most 4m")),
         Err(error) => Err(url.fault(format!("`{option}={text}`: {error}"), "durations are written as 500ms, 5s, 1m")),
     }
 }
@@ -225,8 +231,9 @@ mod tests {
             ("kafka://orders?auto_offset_reset=newest", "one of: earliest, latest"),
             ("kafka://orders?compression=zip", "one of: none, gzip"),
             ("kafka://orders?linger=5", "linger=5"),
-            ("kafka://orders?drain=1h", "at most 10m"),
+            ("kafka://orders?drain=1h", "at most 4m"),
             ("kafka://orders?session_timeout=6s", "add `protocol=classic`"),
+            ("kafka://orders?session_timeout=10ms&protocol=classic", "`session_timeout` is too short"),
             ("kafka://host:0/orders", "`host:0` in the URL is no broker"),
             ("kafka://host:x/orders", "`host:x` in the URL is no broker"),
             ("kafka://bob@host/orders", "a user and a password"),

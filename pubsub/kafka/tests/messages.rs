@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use common::{Kafka, PATIENCE, assert_quiet, close, next, publish, text, unique};
 use mainspring_daemon::Context;
+use mainspring_observe::metrics;
 use mainspring_pubsub::{Bytes, Error, ErrorKind, Failure, Key, Message, Router, Text};
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
@@ -176,6 +177,29 @@ async fn a_new_group_can_begin_with_what_is_new_and_keeps_that_beginning() {
     delivery.ack().await.unwrap();
     assert_quiet(&mut subscriber).await;
     close(subscriber).await;
+}
+
+#[tokio::test]
+async fn metrics_tell_how_far_behind_a_group_is_while_it_reads() {
+    let Some(kafka) = Kafka::up() else { return };
+    let topic = kafka.topic(1).await;
+    publish(&kafka.publisher(&topic).await, 100, 10).await;
+    let mut subscriber = kafka.subscriber(&format!("kafka://{topic}?group=g")).await;
+    for _ in 0..10 {
+        next(&mut subscriber).await.ack().await.unwrap();
+    }
+    let lag = || {
+        let text = metrics::text(&[metrics::registry()]);
+        let line = text.lines().find(|line| line.starts_with("pubsub_lag{") && line.contains(&topic));
+        line.map(|line| line.rsplit_once(' ').unwrap().1.to_owned())
+    };
+    let end = Instant::now() + PATIENCE;
+    while lag().as_deref() != Some("90") {
+        assert!(Instant::now() < end, "{:?}", lag());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    close(subscriber).await;
+    assert_eq!(lag(), None, "whoever reads the partition next tells of it");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

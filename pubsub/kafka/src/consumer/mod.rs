@@ -39,6 +39,9 @@ pub(crate) struct KafkaSubscriber {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Tells of the thread's end, however it comes.
+struct End(Arc<Feed>, #[expect(dead_code, reason = "its drop is what tells")] oneshot::Sender<()>);
+
 impl KafkaSubscriber {
     /// Starts the consumer's thread, and waits until it has found the topic.
     pub(crate) async fn open(options: Options, group: String) -> Result<Self, Error> {
@@ -50,8 +53,8 @@ impl KafkaSubscriber {
         let work = {
             let feed = Arc::clone(&feed);
             move || {
+                let _end = End(Arc::clone(&feed), ending);
                 worker::run(&options, &group, &feed, opened);
-                drop(ending);
             }
         };
         let thread = thread::Builder::new().name("kafka-consumer".to_owned()).spawn(work);
@@ -122,6 +125,14 @@ impl Drop for KafkaSubscriber {
     /// Has the thread commit and leave; nobody waits for it.
     fn drop(&mut self) {
         self.feed.stop(std::time::Instant::now() + FAREWELL);
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.end(Some(error(ErrorKind::Other, "receive", "the consumer's thread panicked")));
+        }
     }
 }
 

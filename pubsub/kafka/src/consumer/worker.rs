@@ -132,7 +132,7 @@ impl<'a> Worker<'a> {
         }
         let context = ConsumerCx::new(Arc::clone(feed), options, group);
         let consumer = BaseConsumer::from_config_and_context(&config, context);
-        let mut consumer: BaseConsumer<_> = consumer.map_err(|cause| client::not_created("open", cause))?;
+        let mut consumer: BaseConsumer<_> = consumer.map_err(|cause| from_kafka("open", cause))?;
         consumer.set_nonempty_callback(waker());
         startup::check(
             options,
@@ -267,6 +267,10 @@ impl<'a> Worker<'a> {
         match code {
             Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed => {
                 Err(Ended::Failed(error(ErrorKind::PermissionDenied, "receive", code.to_string())))
+            }
+            // The group will not have us, however often we ask.
+            Code::InvalidSessionTimeout | Code::InconsistentGroupProtocol | Code::InvalidGroupId => {
+                Err(Ended::Failed(error(ErrorKind::Other, "receive", code.to_string())))
             }
             Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve => {
                 debug!(topic = self.options.topic, error = %cause, "connection lost");

@@ -78,7 +78,7 @@ impl KafkaPublisher {
             .set("queue.buffering.max.kbytes", CLIENT_QUEUE_KIB);
         let context = ProducerCx { slots: Arc::clone(&slots), cause: Arc::clone(&cause) };
         let producer = ThreadedProducer::from_config_and_context(&config, context);
-        let producer: ThreadedProducer<_> = producer.map_err(|cause| client::not_created("open", cause))?;
+        let producer: ThreadedProducer<_> = producer.map_err(|cause| from_kafka("open", cause))?;
         let publisher = Self { topic: options.topic.clone(), producer: Some(producer), slots };
         let client = publisher.producer()?.client();
         // The producer's own thread lets the client say what it has to say.
