@@ -139,6 +139,9 @@ pub struct Capabilities {
     pub reject: bool,
     /// Leases can be extended.
     pub extend: bool,
+    /// How long a message is lent at a time, where the broker takes it back by itself: what a router holds its policy
+    /// against before it starts.
+    pub lease: Option<Duration>,
     /// Messages of a key are delivered in order.
     pub ordered_by_key: bool,
     /// The broker counts deliveries.
@@ -163,6 +166,8 @@ pub struct Limits {
     pub key_bytes: Option<usize>,
     /// Number of attributes.
     pub attributes: Option<usize>,
+    /// How long a message can be kept in all, however often its lease is extended.
+    pub lease: Option<Duration>,
 }
 
 /// What is published to or received from, as metrics and the debug page name it.

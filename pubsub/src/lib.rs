@@ -67,5 +67,5 @@ pub use message::{Message, MessageId};
 pub use policy::{Backoff, Policy, Undecodable};
 pub use publisher::{Publisher, Receipt};
 pub use request::Request;
-pub use router::{DeadLetter, RouteService, Router};
+pub use router::{DeadLetter, RouteService, RouteState, Router, RouterHandle};
 pub use subscriber::Subscriber;

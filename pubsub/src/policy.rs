@@ -14,7 +14,8 @@ pub struct Policy {
     pub attempts: u32,
     /// How long to wait between attempts. Default from 200 ms to 30 s, with full jitter.
     pub backoff: Backoff,
-    /// How long a handler may take before it is dropped and the attempt counts as failed. Default 30 s.
+    /// How long a handler may take before it is dropped and the attempt counts as failed. Default 30 s. The time begins
+    /// when the layers that hold messages back, such as a limit on concurrency, have let the message in.
     pub timeout: Duration,
     /// What becomes of a message that an extractor cannot read. Default [`Undecodable::Reject`].
     pub undecodable: Undecodable,

@@ -90,6 +90,10 @@ impl Publisher {
         &self.shared.capabilities
     }
 
+    pub(crate) fn endpoint(&self) -> driver::Endpoint {
+        self.shared.driver.endpoint()
+    }
+
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }

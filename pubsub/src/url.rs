@@ -148,7 +148,7 @@ fn redact(text: &str) -> String {
     shown
 }
 
-fn decode(text: &str) -> Option<String> {
+pub(crate) fn decode(text: &str) -> Option<String> {
     if !text.contains('%') {
         return Some(text.to_owned());
     }

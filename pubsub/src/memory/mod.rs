@@ -115,6 +115,7 @@ impl Config {
             nack_delay: true,
             reject: true,
             extend: true,
+            lease: Some(self.visibility_timeout.get()).filter(|timeout| !timeout.is_zero()),
             ordered_by_key: true,
             attempts: true,
             replay: self.retention > 0,
@@ -125,6 +126,7 @@ impl Config {
                 message_bytes: Some(self.max_message_bytes.as_usize()),
                 key_bytes: Some(1024),
                 attributes: Some(100),
+                lease: None,
             },
         }
     }

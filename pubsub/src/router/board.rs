@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
+use super::gate::Gate;
 use super::job::{Claim, Job};
 use super::wake::LaneWake;
 use crate::memory::{KeyHash, KeyMap};
@@ -20,8 +20,8 @@ use crate::{Delivery, Message};
 pub(super) struct Board {
     state: Mutex<State>,
     lanes: Vec<Arc<LaneWake>>,
-    /// Whoever pulls: woken by every retry that is put off, and by what makes the room it waits for.
-    puller: AtomicWaker,
+    /// Whoever pulls is woken through it: by every retry that is put off, and by what makes the room it waits for.
+    pub(super) gate: Arc<Gate>,
     draining: AtomicBool,
     closed: AtomicBool,
     max_messages: usize,
@@ -36,6 +36,8 @@ struct State {
     delayed: BTreeMap<(Instant, u64), Job>,
     lanes: Vec<Place>,
     idle: Vec<usize>,
+    /// When the first lease of what waits has to be extended, or earlier.
+    renew_at: Option<Instant>,
     next_seq: u64,
     messages: usize,
     bytes: usize,
@@ -57,7 +59,18 @@ pub(super) struct Running {
     pub(super) message: Arc<Message>,
     pub(super) attempt: u32,
     pub(super) since: Instant,
-    pub(super) burying: bool,
+    pub(super) received: Instant,
+    pub(super) lease: Option<Instant>,
+    pub(super) doing: Doing,
+}
+
+/// What a lane does with its message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doing {
+    /// A layer holds it back: a limit, a throttle.
+    Held,
+    Handling,
+    Burying,
 }
 
 /// A copy of what is held, for the debug page.
@@ -73,10 +86,12 @@ pub(super) struct Snapshot {
 pub(super) struct Held {
     pub(super) message: Arc<Message>,
     pub(super) attempt: u32,
+    pub(super) received: Instant,
+    pub(super) lease: Option<Instant>,
 }
 
 impl Board {
-    pub(super) fn new(lanes: Vec<Arc<LaneWake>>, max_messages: usize, max_bytes: usize) -> Self {
+    pub(super) fn new(lanes: Vec<Arc<LaneWake>>, gate: Arc<Gate>, max_messages: usize, max_bytes: usize) -> Self {
         let state = State {
             ready: VecDeque::new(),
             keys: KeyMap::default(),
@@ -84,6 +99,7 @@ impl Board {
             lanes: lanes.iter().map(|_| Place { idle: true, ..Place::default() }).collect(),
             // The last is taken first, and the first lane is the one to be kept busiest.
             idle: (0..lanes.len()).rev().collect(),
+            renew_at: None,
             next_seq: 0,
             messages: 0,
             bytes: 0,
@@ -92,7 +108,7 @@ impl Board {
         Self {
             state: Mutex::new(state),
             lanes,
-            puller: AtomicWaker::new(),
+            gate,
             draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             max_messages,
@@ -118,6 +134,7 @@ impl Board {
         state.next_seq += 1;
         state.messages += 1;
         state.bytes += job.bytes;
+        state.renew_by(job.renew.map(|(due, _)| due));
         if let Some(key) = job.key {
             if let Some(behind) = state.keys.get_mut(&key) {
                 behind.push_back(job);
@@ -125,35 +142,51 @@ impl Board {
             }
             state.keys.insert(key, VecDeque::new());
         }
-        let woken = state.offer(job);
+        let woken = state.offer(job, &self.gate);
         drop(state);
         self.wake(woken);
     }
 
-    /// The next message for `lane`; without one, the lane is idle until it is woken.
-    pub(super) fn take(&self, lane: usize) -> Option<Job> {
+    /// The next message for `lane`, and the time now; without one, the lane is idle until it is woken.
+    pub(super) fn take(&self, lane: usize) -> Option<(Job, Instant)> {
         let mut state = self.lock();
-        let next = state.lanes[lane].next.take();
-        let Some(job) = next.or_else(|| state.ready.pop_front()) else {
+        let mut next = state.lanes[lane].next.take();
+        if self.gate.is_paused() {
+            // It came before the pause, and goes first after it.
+            next.take().into_iter().for_each(|job| state.ready.push_front(job));
+        } else {
+            next = next.or_else(|| state.ready.pop_front());
+        }
+        let Some(job) = next else {
             if !state.lanes[lane].idle {
                 state.lanes[lane].idle = true;
                 state.idle.push(lane);
             }
             return None;
         };
+        let since = Instant::now();
         state.lanes[lane].running = Some(Running {
             message: job.delivery.shared(),
             attempt: job.attempt,
-            since: Instant::now(),
-            burying: false,
+            since,
+            received: job.received,
+            lease: job.lease,
+            doing: Doing::Handling,
         });
-        Some(job)
+        Some((job, since))
     }
 
-    /// Notes that `lane` publishes the dead letter of its message.
-    pub(super) fn burying(&self, lane: usize) {
+    /// Notes what `lane` does with its message now.
+    pub(super) fn note(&self, lane: usize, doing: Doing) {
         if let Some(running) = &mut self.lock().lanes[lane].running {
-            running.burying = true;
+            running.doing = doing;
+        }
+    }
+
+    /// Notes that the lease of the message that `lane` has was extended.
+    pub(super) fn renewed(&self, lane: usize, lease: Option<Instant>) {
+        if let Some(running) = &mut self.lock().lanes[lane].running {
+            running.lease = lease;
         }
     }
 
@@ -163,42 +196,52 @@ impl Board {
         state.lanes[lane].running = None;
         state.messages -= 1;
         state.bytes -= claim.bytes;
-        let woken = state.free_key(claim.key);
+        let woken = state.free_key(claim.key, &self.gate);
         let puller_waits = std::mem::take(&mut state.puller_waits);
         drop(state);
         self.wake(woken);
         // A puller that waits for its broker only would be woken in vain, once for each message.
         if puller_waits {
-            self.puller.wake();
+            self.gate.puller.wake();
         }
     }
 
     /// Keeps a message for another attempt at `due`. Its key stays taken, its lane does not. Gives the message back
     /// when the route is stopping: nobody would look at the clock for it.
-    pub(super) fn delay(&self, lane: usize, mut job: Job, due: Instant) -> Result<(), Job> {
+    pub(super) fn delay(&self, lane: usize, mut job: Job, due: Instant) -> Option<Job> {
         let mut state = self.lock();
         if self.is_draining() {
-            return Err(job);
+            return Some(job);
         }
         state.lanes[lane].running = None;
         job.attempt += 1;
+        state.renew_by(job.renew.map(|(due, _)| due));
         state.delayed.insert((due, job.seq), job);
         drop(state);
-        self.puller.wake();
-        Ok(())
+        self.gate.puller.wake();
+        None
     }
 
-    /// Hands out the retries that are due, and answers when the next one is.
+    /// Hands out what was held during a pause, and the retries that are due, and has leases extended; answers when to
+    /// look again.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let mut state = self.lock();
+        while !self.gate.is_paused()
+            && !state.idle.is_empty()
+            && let Some(job) = state.ready.pop_front()
+        {
+            let woken = state.offer(job, &self.gate);
+            self.wake(woken);
+        }
+        let renew_at = state.renew();
         loop {
-            let first = state.delayed.first_entry()?;
+            let Some(first) = state.delayed.first_entry() else { return renew_at };
             let due = first.key().0;
             if due > Instant::now() {
-                return Some(due);
+                return renew_at.into_iter().chain([due]).min();
             }
             let job = first.remove();
-            let woken = state.offer(job);
+            let woken = state.offer(job, &self.gate);
             self.wake(woken);
         }
     }
@@ -217,7 +260,9 @@ impl Board {
         state.bytes -= jobs.iter().map(|job| job.bytes).sum::<usize>();
         drop(state);
         jobs.sort_unstable_by_key(|job| std::cmp::Reverse(job.seq));
-        self.puller.wake();
+        self.gate.puller.wake();
+        // What a layer still holds back has not begun either, and its lane gives it back.
+        self.lanes.iter().for_each(|lane| lane.wake_lane());
         jobs
     }
 
@@ -238,7 +283,12 @@ impl Board {
 
     pub(super) fn snapshot(&self) -> Snapshot {
         let state = self.lock();
-        let held = |job: &Job| Held { message: job.delivery.shared(), attempt: job.attempt };
+        let held = |job: &Job| Held {
+            message: job.delivery.shared(),
+            attempt: job.attempt,
+            received: job.received,
+            lease: job.lease,
+        };
         let lanes = state.lanes.iter();
         Snapshot {
             running: lanes.clone().enumerate().filter_map(|(at, lane)| Some((at, lane.running.clone()?))).collect(),
@@ -255,7 +305,7 @@ impl Board {
     }
 
     fn poll_until(&self, cx: &mut Context<'_>, done: impl Fn(&State) -> bool) -> Poll<()> {
-        self.puller.register(cx.waker());
+        self.gate.puller.register(cx.waker());
         let mut state = self.lock();
         if done(&state) {
             return Poll::Ready(());
@@ -271,15 +321,17 @@ impl Board {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing of others runs under the lock, so a poisoned one is still whole.
+        // Of others, only leases are extended under the lock, so a poisoned one is still whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// Gives a message to an idle lane, which has to be woken, or else leaves it for the first lane that is free.
-    fn offer(&mut self, job: Job) -> Option<usize> {
-        let Some(lane) = self.idle.pop() else {
+    /// Gives a message to an idle lane, which has to be woken, or else leaves it for the first lane that is free; during
+    /// a pause there is none.
+    fn offer(&mut self, job: Job, gate: &Gate) -> Option<usize> {
+        let idle = if gate.is_paused() { None } else { self.idle.pop() };
+        let Some(lane) = idle else {
             self.ready.push_back(job);
             return None;
         };
@@ -288,10 +340,25 @@ impl State {
         Some(lane)
     }
 
-    fn free_key(&mut self, key: Option<KeyHash>) -> Option<usize> {
+    fn renew_by(&mut self, due: Option<Instant>) {
+        self.renew_at = self.renew_at.into_iter().chain(due).min();
+    }
+
+    /// Keeps the leases of what waits. Messages that a lane has are the lane's to keep.
+    fn renew(&mut self) -> Option<Instant> {
+        let (at, now) = (self.renew_at?, Instant::now());
+        if at > now {
+            return Some(at);
+        }
+        let waiting = self.ready.iter_mut().chain(self.keys.values_mut().flatten()).chain(self.delayed.values_mut());
+        self.renew_at = waiting.filter_map(|job| job.keep(now)).min();
+        self.renew_at
+    }
+
+    fn free_key(&mut self, key: Option<KeyHash>, gate: &Gate) -> Option<usize> {
         let key = key?;
         match self.keys.get_mut(&key)?.pop_front() {
-            Some(next) => self.offer(next),
+            Some(next) => self.offer(next, gate),
             None => {
                 self.keys.remove(&key);
                 None

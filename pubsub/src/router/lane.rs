@@ -12,7 +12,7 @@ use mainspring_observe::trace::TraceContext;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use super::board::Board;
+use super::board::{Board, Doing};
 use super::dead_letter::{DeadLetter, Watcher};
 use super::job::Job;
 use super::slot::Slot;
@@ -57,12 +57,9 @@ enum State {
 struct Handling {
     correlation: Correlation,
     since: Instant,
-    /// When to have the lease extended, and by how much.
-    renew: Option<(Instant, Duration)>,
+    /// Whether a layer holds the message back: the handler's time has not begun.
+    held: bool,
 }
-
-/// The shortest lease that is worth renewing.
-const LEAST_LEASE: Duration = Duration::from_millis(100);
 
 /// Messages that a lane may handle before it lets the others of its worker have a turn.
 const TURN: usize = 16;
@@ -78,8 +75,8 @@ impl Lane {
         for _ in 0..TURN {
             let more = match std::mem::replace(&mut self.state, State::Idle) {
                 State::Idle => match shared.board.take(self.index) {
-                    Some(job) => {
-                        self.begin(shared, job);
+                    Some((job, since)) => {
+                        self.begin(shared, job, since);
                         true
                     }
                     None => return,
@@ -96,7 +93,7 @@ impl Lane {
         self.wake.wake_lane();
     }
 
-    fn begin(&mut self, shared: &Shared, job: Job) {
+    fn begin(&mut self, shared: &Shared, job: Job, since: Instant) {
         let message = job.delivery.shared();
         if job.attempt > 1 {
             shared.metrics.redelivered.inc();
@@ -106,27 +103,28 @@ impl Lane {
         let correlation = Correlation { trace: Some(trace), request_id: None };
         let request = Request::new(message).with_attempt(job.attempt);
         self.slot.start(request.with_position(job.delivery.position()).with_route(shared.route));
-        let since = Instant::now();
-        let renew = job.delivery.lease().map(|expires| half_of(since, expires - since));
-        self.state = State::Running(job, Handling { correlation, since, renew });
+        self.state = State::Running(job, Handling { correlation, since, held: false });
     }
 
     /// Goes on with the handler; true when it is done and there may be more to do.
-    fn run(&mut self, shared: &Shared, job: Job, mut handling: Handling) -> bool {
+    fn run(&mut self, shared: &Shared, mut job: Job, mut handling: Handling) -> bool {
         let mut cx = Context::from_waker(&self.waker);
         let polled = correlation::with(&handling.correlation, || self.slot.poll(&mut cx));
         let result = match polled {
             Poll::Ready(result) => result,
             Poll::Pending => {
-                let (now, timeout) = (Instant::now(), handling.since + shared.policy.timeout);
-                if now < timeout {
-                    if let Some((_, by)) = handling.renew.filter(|(due, _)| *due <= now) {
-                        // If this fails, settling will say so.
-                        drop(job.delivery.extend(by));
-                        handling.renew = Some(half_of(now, by));
-                    }
-                    let renew = handling.renew.map(|(due, _)| due);
-                    self.deadline = renew.into_iter().chain([timeout]).min();
+                let now = Instant::now();
+                self.note_held(shared, &mut handling, now);
+                if handling.held && shared.board.is_draining() {
+                    correlation::with(&handling.correlation, || self.slot.clear());
+                    self.deadline = None;
+                    self.settle(shared, job, Fate::Returned, Delivery::release);
+                    return true;
+                }
+                let timeout = handling.since + shared.policy.timeout;
+                if handling.held || now < timeout {
+                    let renew = self.keep(shared, &mut job, now);
+                    self.deadline = renew.into_iter().chain((!handling.held).then_some(timeout)).min();
                     self.state = State::Running(job, handling);
                     return false;
                 }
@@ -148,6 +146,29 @@ impl Lane {
             }
         }
         true
+    }
+
+    /// Keeps the lease; answers when to look at it again.
+    fn keep(&self, shared: &Shared, job: &mut Job, now: Instant) -> Option<Instant> {
+        let before = job.lease;
+        let next = job.keep(now);
+        if job.lease != before {
+            shared.board.renewed(self.index, job.lease);
+        }
+        next
+    }
+
+    /// Notes whether a layer holds the message back, and has the handler's time begin when it no longer does.
+    fn note_held(&self, shared: &Shared, handling: &mut Handling, now: Instant) {
+        let held = !self.slot.has_begun();
+        if held == handling.held {
+            return;
+        }
+        handling.held = held;
+        if !held {
+            handling.since = now;
+        }
+        shared.board.note(self.index, if held { Doing::Held } else { Doing::Handling });
     }
 
     fn fail(&mut self, shared: &Shared, job: Job, correlation: Correlation, failure: &Failure) {
@@ -183,7 +204,7 @@ impl Lane {
                 let letter = letter.letter(&shared.source);
                 let to = to.clone();
                 let publish = Box::pin(async move { to.publish(letter).await.map(drop) });
-                shared.board.burying(self.index);
+                shared.board.note(self.index, Doing::Burying);
                 self.state = State::Burying { job, correlation, reason: chain, publish };
             }
             None => {
@@ -200,8 +221,8 @@ impl Lane {
             return;
         }
         match shared.board.delay(self.index, job, Instant::now() + pause) {
-            Ok(()) => shared.metrics.fate(Fate::Retried),
-            Err(job) => {
+            None => shared.metrics.fate(Fate::Retried),
+            Some(job) => {
                 self.settle(shared, job, Fate::Returned, Delivery::release);
             }
         }
@@ -211,7 +232,7 @@ impl Lane {
     fn bury(
         &mut self,
         shared: &Shared,
-        job: Job,
+        mut job: Job,
         correlation: Correlation,
         reason: String,
         mut publish: BoxFuture<Result<(), Error>>,
@@ -219,9 +240,11 @@ impl Lane {
         let mut cx = Context::from_waker(&self.waker);
         let polled = correlation::with(&correlation, || publish.as_mut().poll(&mut cx));
         let Poll::Ready(result) = polled else {
+            self.deadline = self.keep(shared, &mut job, Instant::now());
             self.state = State::Burying { job, correlation, reason, publish };
             return false;
         };
+        self.deadline = None;
         correlation::with(&correlation, || match result {
             Ok(()) => self.give_up(shared, job, Fate::DeadLettered, &reason, Delivery::ack),
             Err(error) => {
@@ -290,13 +313,6 @@ impl Lane {
             self.settle(shared, job, Fate::Returned, Delivery::release);
         });
     }
-}
-
-/// Half of a lease's length from now is when it is renewed, for as long again. One that is almost over is no reason to
-/// renew without pause.
-fn half_of(now: Instant, length: Duration) -> (Instant, Duration) {
-    let length = length.max(LEAST_LEASE);
-    (now + length / 2, length)
 }
 
 fn watch(shared: &Shared, letter: &DeadLetter<'_>) {

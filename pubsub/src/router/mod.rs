@@ -1,7 +1,10 @@
 //! From subscribers to handlers, and back to settlements.
 
 mod board;
+mod check;
 mod dead_letter;
+mod gate;
+mod handle;
 mod job;
 mod lane;
 mod page;
@@ -26,6 +29,8 @@ use crate::{Error, Policy, Publisher, Request, Subscriber};
 
 pub use dead_letter::DeadLetter;
 use dead_letter::Watcher;
+use gate::Gate;
+pub use handle::{RouteState, RouterHandle};
 use pull::Route;
 pub use service::RouteService;
 use service::{Erased, Typed};
@@ -49,12 +54,14 @@ use service::{Erased, Typed};
 pub struct Router<S = ()> {
     routes: Vec<Pending<S>>,
     settings: Settings,
+    handle: RouterHandle,
 }
 
 /// A route whose state is still to come.
 struct Pending<S> {
     name: &'static str,
     from: Subscriber,
+    gate: Arc<Gate>,
     service: Box<dyn FnOnce(S) -> Box<dyn Erased> + Send>,
 }
 
@@ -80,7 +87,7 @@ impl<S: 'static> Router<S> {
             dead_letter: None,
             watcher: None,
         };
-        Self { routes: Vec::new(), settings }
+        Self { routes: Vec::new(), settings, handle: RouterHandle::default() }
     }
 
     /// Handles what comes `from` a subscriber with a function: see [`Handler`]. `name` is what logs, metrics and the
@@ -120,7 +127,7 @@ impl<S: 'static> Router<S> {
             let (inner, layer) = (route.service, layer.clone());
             let service =
                 Box::new(move |state| -> Box<dyn Erased> { Box::new(Typed(layer.layer(inner(state).into_service()))) });
-            Pending { name: route.name, from: route.from, service }
+            Pending { name: route.name, from: route.from, gate: route.gate, service }
         };
         self.routes = self.routes.into_iter().map(wrap).collect();
         self
@@ -133,9 +140,11 @@ impl<S: 'static> Router<S> {
     {
         let settle = |route: Pending<S>| {
             let (service, state) = (route.service, state.clone());
-            Pending { name: route.name, from: route.from, service: Box::new(move |_: S2| service(state)) }
+            let service = Box::new(move |_: S2| service(state));
+            Pending { name: route.name, from: route.from, gate: route.gate, service }
         };
-        Router { routes: self.routes.into_iter().map(settle).collect(), settings: self.settings }
+        let routes = self.routes.into_iter().map(settle).collect();
+        Router { routes, settings: self.settings, handle: self.handle }
     }
 
     /// How many messages of a route are handled at once. Default 16.
@@ -180,13 +189,20 @@ impl<S: 'static> Router<S> {
         self
     }
 
+    /// Pauses, resumes and drains the routes, those included that are added later: to be kept before
+    /// [`run`](Router::run) takes the router.
+    pub fn handle(&self) -> RouterHandle {
+        self.handle.clone()
+    }
+
     fn push(
         mut self,
         name: &'static str,
         from: Subscriber,
         service: impl FnOnce(S) -> Box<dyn Erased> + Send + 'static,
     ) -> Self {
-        self.routes.push(Pending { name, from, service: Box::new(service) });
+        let gate = self.handle.add(name);
+        self.routes.push(Pending { name, from, gate, service: Box::new(service) });
         self
     }
 }
@@ -195,22 +211,23 @@ impl Router<()> {
     /// Runs until the daemon is told to stop, or until every subscriber is closed.
     ///
     /// Holds readiness back from this call on, until each route has been seen to receive without error, and whenever
-    /// one cannot. Serves `/debug/pubsub`. Has the publishers of the brokers that the subscribers come from, and the
+    /// one cannot. Serves `/debug/pubsub`, which shows what is in flight and takes what [`RouterHandle`] does
+    /// by POST. Has the publishers of the brokers that the subscribers come from, and the
     /// dead letters' own, flushed after everything has drained. Errors that may pass are waited out, with growing
     /// pauses; one that will not stops all routes in order and is the answer.
     pub fn run(self, cx: Context) -> impl Future<Output = Result<(), Error>> + Send + 'static {
         let valid = self.check();
         let (trigger, stop) = Shutdown::channel();
         let mut routes = Vec::new();
-        for Pending { name, from, service } in self.routes {
+        for Pending { name, from, gate, service } in self.routes {
             flush_at_end(&cx, &routes, &from);
-            routes.push(Route::new(name, from, service(()), &self.settings, &cx, stop.clone()));
+            routes.push(Route::new(name, from, service(()), &self.settings, &cx, stop.clone(), gate));
         }
         if let Some(to) = self.settings.dead_letter.clone() {
             let shutdown = cx.shutdown().clone();
             cx.on_flush(move || async move { to.flush(flush_deadline(&shutdown)).await.map_err(Into::into) });
         }
-        page::serve(&cx, routes.iter().map(Route::board));
+        page::serve(&cx, self.handle, routes.iter().map(Route::board));
         let grace = self.settings.policy.timeout;
         async move {
             valid?;
@@ -253,9 +270,7 @@ impl Router<()> {
     }
 
     fn check(&self) -> Result<(), Error> {
-        let fault = |key: &str, what: String, hint: &str| {
-            Err(Error::config("route", mainspring_config::Error::one(key, "code", what, hint)))
-        };
+        let fault = |key: &str, what: String, hint: &str| Err(check::fault(key, what, hint));
         let names: Vec<_> = self.routes.iter().map(|route| route.name).collect();
         if let Some(twice) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
             return fault("Router::route", format!("two routes are called `{}`", twice.1), "give each its own name");
@@ -263,16 +278,8 @@ impl Router<()> {
         if names.is_empty() {
             return fault("Router::route", "the router has no route".to_owned(), "add one, or do not run the router");
         }
-        if self.settings.concurrency == 0 {
-            return fault("Router::concurrency", "no message would ever be handled".to_owned(), "use at least 1");
-        }
-        if self.settings.policy.attempts == 0 {
-            return fault("Policy::attempts", "no message would ever be handled".to_owned(), "use at least 1");
-        }
-        if self.settings.policy.timeout.is_zero() {
-            return fault("Policy::timeout", "every handler would time out".to_owned(), "the default is 30 s");
-        }
-        Ok(())
+        check::limits(&self.settings)?;
+        self.routes.iter().try_for_each(|route| check::route(route.name, &route.from, &self.settings))
     }
 }
 

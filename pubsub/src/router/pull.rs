@@ -14,6 +14,8 @@ use tracing::{error, info, warn};
 
 use super::Settings;
 use super::board::Board;
+use super::gate::Gate;
+use super::handle::RouteState;
 use super::lane::{Lane, Shared};
 use super::service::Erased;
 use super::wake::{LaneWake, WorkerWake};
@@ -42,6 +44,7 @@ pub(super) struct Route {
 /// Why pulling ended.
 enum Ended {
     Stop,
+    Drained,
     Closed,
     Failed(Error),
 }
@@ -54,6 +57,7 @@ impl Route {
         settings: &Settings,
         cx: &Cx,
         stop: Shutdown,
+        gate: Arc<Gate>,
     ) -> Self {
         let lanes = settings.concurrency.max(1);
         let threads = Handle::try_current().map_or(1, |runtime| runtime.metrics().num_workers());
@@ -76,7 +80,7 @@ impl Route {
             source,
             settled: cx.tally("deliveries_settled"),
             returned: cx.tally("deliveries_returned"),
-            board: Board::new(wakes, max_messages, settings.max_bytes),
+            board: Board::new(wakes, gate, max_messages, settings.max_bytes),
         };
         let latch = cx.hold_ready(format!("route `{name}` does not receive yet"));
         Self { subscriber, shared: Arc::new(shared), workers, service, latch, stop }
@@ -112,11 +116,15 @@ impl Route {
                 self.give_back_waiting();
                 Ok(())
             }
+            Ended::Drained => {
+                self.give_back_waiting();
+                Ok(())
+            }
             Ended::Closed => {
                 info!(route = self.shared.route, "subscriber was closed; finishing what was received");
                 // Retries come from here, so somebody has to look at the clock until all is handled or a stop comes.
                 tokio::select! {
-                    () = handle_rest(&self.shared) => {}
+                    () = handle_rest(&self.shared) => self.give_back_waiting(),
                     () = stop.requested() => self.give_back_waiting(),
                 }
                 Ok(())
@@ -126,11 +134,12 @@ impl Route {
             self.give_back_waiting();
         }
         // After a failure there may be no request to stop: then handlers have their own timeout to finish in.
+        let orderly = result.is_ok() && !board.gate.is_draining();
         let grace = Instant::now() + self.shared.policy.timeout;
         tokio::select! {
             () = poll_fn(|cx| board.poll_empty(cx)) => {}
             () = stop.expired() => {}
-            () = tokio::time::sleep_until(grace), if result.is_err() => {}
+            () = tokio::time::sleep_until(grace), if !orderly => {}
         }
         board.close();
         while let Some(ended) = workers.join_next().await {
@@ -141,6 +150,7 @@ impl Route {
             }
         }
         self.close().await;
+        self.shared.board.gate.turn(RouteState::Ended);
         result
     }
 
@@ -163,6 +173,7 @@ impl Route {
         let stop: BoxFuture<()> =
             if volatile { Box::pin(self.stop.expired()) } else { Box::pin(self.stop.requested()) };
         let mut stop = pin!(stop);
+        let mut requested = pin!(self.stop.requested());
         let mut last_request = pin!(self.stop.requests_finished());
         let mut nothing_new = false;
         let mut timer = Timer::default();
@@ -173,8 +184,20 @@ impl Route {
                 if stop.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(None);
                 }
-                // Also has a retry that is put off from now on wake us.
+                // Also has a retry that is put off from now on wake us, and whoever turns the gate.
                 let room = self.shared.board.poll_room(cx);
+                let gate = &self.shared.board.gate;
+                if gate.is_draining() {
+                    return Poll::Ready(None);
+                }
+                if gate.is_paused() && volatile && requested.as_mut().poll(cx).is_ready() {
+                    warn!(
+                        route = self.shared.route,
+                        "the pause ends with the stop: the queue in memory has to be worked off"
+                    );
+                    gate.turn(RouteState::Running);
+                }
+                let paused = gate.is_paused();
                 loop {
                     let wake_at = self.shared.board.next_due().into_iter().chain(pause).min();
                     match wake_at {
@@ -182,7 +205,11 @@ impl Route {
                         _ => break,
                     }
                 }
-                if pause.is_some() || room.is_pending() {
+                if paused && !healthy && pause.is_none() {
+                    // Nobody looks whether it could receive, and that is as it should be.
+                    self.latch.ready();
+                }
+                if paused || pause.is_some() || room.is_pending() {
                     return Poll::Pending;
                 }
                 let received = self.subscriber.poll_next(cx);
@@ -197,6 +224,7 @@ impl Route {
                 received.map(Some)
             });
             match next.await {
+                None if self.shared.board.gate.is_draining() => return Ended::Drained,
                 None => return Ended::Stop,
                 Some(Ok(Some(delivery))) => {
                     if !healthy {
@@ -252,6 +280,7 @@ impl Drop for Route {
         self.shared.board.drain().into_iter().for_each(drop);
         let left = i64::try_from(self.shared.board.messages()).unwrap_or(0);
         self.shared.metrics.inflight.dec_by(left);
+        self.shared.board.gate.turn(RouteState::Ended);
     }
 }
 
@@ -263,7 +292,7 @@ fn ended_early(cause: Option<JoinError>) -> Error {
     }
 }
 
-/// Waits until nothing is held, handing out retries when they are due.
+/// Waits until nothing is held, or the route is to be drained, handing out retries when they are due.
 async fn handle_rest(shared: &Shared) {
     let mut timer = Timer::default();
     poll_fn(|cx| {
@@ -273,7 +302,7 @@ async fn handle_rest(shared: &Shared) {
                 break;
             }
         }
-        empty
+        if shared.board.gate.is_draining() { Poll::Ready(()) } else { empty }
     })
     .await;
 }

@@ -19,6 +19,9 @@ pub(super) trait Slot: Send {
     /// Goes on with the call, to its end if it can.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>>;
 
+    /// Whether the service has let the call in: until then a layer holds it back.
+    fn has_begun(&self) -> bool;
+
     /// Drops the call.
     fn clear(&mut self);
 }
@@ -82,6 +85,10 @@ where
                 Poll::Ready(Err(Failure::panicked(text(&*panic))))
             }
         }
+    }
+
+    fn has_begun(&self) -> bool {
+        self.request.is_none()
     }
 
     fn clear(&mut self) {

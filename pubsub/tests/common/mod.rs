@@ -1,6 +1,7 @@
 //! What the tests have in common.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 
+pub mod lending;
 pub mod partition;
 pub mod scripted;
 

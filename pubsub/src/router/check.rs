@@ -1,0 +1,107 @@
+//! Settings that cannot work together are refused before anything is received.
+
+use std::time::Duration;
+
+use super::Settings;
+use crate::driver::{Capabilities, Endpoint};
+use crate::{Error, Policy, Subscriber};
+
+/// Longer than anybody means, and short enough for every clock.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// What is wrong whatever the broker.
+pub(super) fn limits(settings: &Settings) -> Result<(), Error> {
+    let (policy, backoff) = (&settings.policy, &settings.policy.backoff);
+    let (first, max, timeout) = (backoff.first, backoff.max, policy.timeout);
+    if settings.concurrency == 0 {
+        return Err(fault("Router::concurrency", "no message would ever be handled".to_owned(), "use at least 1"));
+    }
+    if settings.max_bytes == 0 {
+        return Err(fault(
+            "Router::max_bytes",
+            "no message would ever be received".to_owned(),
+            "the default is 64 MiB",
+        ));
+    }
+    if policy.attempts == 0 {
+        let hint = "use 1 to try each message once, more to try again";
+        return Err(fault("Policy::attempts", "no message would ever be handled".to_owned(), hint));
+    }
+    if timeout.is_zero() {
+        return Err(fault("Policy::timeout", "every handler would time out".to_owned(), "the default is 30 s"));
+    }
+    if timeout > LONGEST {
+        let what = format!("{timeout:?} is no limit at all: a handler that hangs would hold its key until the stop");
+        return Err(fault("Policy::timeout", what, "use what the slowest good handler needs, at most a year"));
+    }
+    if first > max {
+        let what = format!("the first pause, {first:?}, is longer than the longest, {max:?}");
+        return Err(fault("Policy::backoff", what, "raise `Backoff::max` to at least `Backoff::first`"));
+    }
+    if max > LONGEST {
+        let what = format!("a message would wait {max:?} for its next attempt");
+        return Err(fault("Policy::backoff", what, "use a `Backoff::max` of at most a year"));
+    }
+    Ok(())
+}
+
+/// What cannot work with the broker that a route receives from.
+pub(super) fn route(name: &str, from: &Subscriber, settings: &Settings) -> Result<(), Error> {
+    let (source, capabilities, policy) = (from.endpoint(), from.capabilities(), &settings.policy);
+    if let Some(to) = &settings.dead_letter {
+        let to = to.endpoint();
+        if (to.system, &to.destination) == (source.system, &source.destination) {
+            let what = format!("route `{name}` would receive its own dead letters from {}, for ever", at(source));
+            let hint = "publish dead letters to a topic of their own";
+            return Err(fault("Router::dead_letter", what, hint));
+        }
+    }
+    let Some(longest) = longest_lease(&capabilities) else { return Ok(()) };
+    let extended = if capabilities.extend { "however often that is extended" } else { "which cannot be extended" };
+    if policy.timeout > longest {
+        let what = format!(
+            "route `{name}`: a handler may take {:?}, and {} lends a message for {longest:?} at most, {extended}: it \
+             would be handled twice",
+            policy.timeout,
+            at(source)
+        );
+        let hint = format!("set a timeout of at most {longest:?}, or have the broker lend for longer");
+        return Err(fault("Policy::timeout", what, &hint));
+    }
+    let total = retry_total(policy);
+    if !capabilities.nack_delay && total > longest {
+        let what = format!(
+            "route `{name}`: {} attempts may take {total:?} in all, during which the router holds the message, and {} \
+             lends it for {longest:?} at most, {extended}",
+            policy.attempts,
+            at(source)
+        );
+        let hint = "lower the attempts, `Backoff::max` or the timeout, or have the broker lend for longer";
+        return Err(fault("Policy::attempts", what, hint));
+    }
+    Ok(())
+}
+
+pub(super) fn fault(key: &str, what: String, hint: &str) -> Error {
+    Error::config("route", mainspring_config::Error::one(key, "code", what, hint))
+}
+
+fn at(source: &Endpoint) -> String {
+    format!("{}://{}", source.system, source.destination)
+}
+
+/// How long a message can be kept; `None` when there is no end.
+fn longest_lease(capabilities: &Capabilities) -> Option<Duration> {
+    let once = capabilities.lease.filter(|_| !capabilities.extend);
+    once.into_iter().chain(capabilities.limits.lease).min()
+}
+
+/// The longest that all attempts and the pauses between them may take.
+fn retry_total(policy: &Policy) -> Duration {
+    let exact = policy.backoff.clone().without_jitter();
+    let handling = policy.timeout.saturating_mul(policy.attempts);
+    // From some attempt on every pause is the longest one.
+    let (each, rest) = ((policy.attempts - 1).min(64), policy.attempts.saturating_sub(65));
+    let pauses = (1..=each).fold(Duration::ZERO, |sum, attempt| sum.saturating_add(exact.pause(attempt)));
+    handling.saturating_add(pauses).saturating_add(exact.max.saturating_mul(rest))
+}
