@@ -1,18 +1,19 @@
 //! What lies between the consumer's thread, which fetches, and those who handle: messages one way, settlements back.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Waker};
+use std::task::Context;
 use std::thread::Thread;
 use std::time::{Duration, Instant as Clock};
 
 use mainspring_pubsub::driver::{Confirmation, Delivery, Outcome};
-use mainspring_pubsub::{Error, ErrorKind, Message, Position};
+use mainspring_pubsub::{Error, ErrorKind, Position};
 use tokio::time::Instant;
 
 use super::lease::KafkaLease;
 use super::partition::{Commit, Partition};
+use super::state::{Entry, Fetched, Room, State, owned};
 use crate::SYSTEM;
 use crate::error::error;
 use crate::holes::Noted;
@@ -33,55 +34,11 @@ pub(super) struct Feed {
     worker: OnceLock<Thread>,
 }
 
-#[derive(Default)]
-struct State {
-    partitions: HashMap<i32, Partition>,
-    /// By order.
-    ready: VecDeque<Entry>,
-    delayed: BTreeMap<(Instant, u64), Entry>,
-    /// Of what is ready or delayed.
-    bytes: usize,
-    next_order: u64,
-    next_generation: u64,
-    waker: Option<Waker>,
-    /// The thread has something to fetch and no room for it.
-    hungry: bool,
-    down: Option<(ErrorKind, String)>,
-    failure: Option<Error>,
-    stop: Option<Clock>,
-    closed: bool,
-}
-
-/// A message as the consumer has fetched it.
-pub(super) struct Fetched {
-    pub(super) offset: i64,
-    pub(super) message: Message,
-}
-
-/// A message that waits, or is out.
-pub(super) struct Entry {
-    order: u64,
-    message: Arc<Message>,
-    size: usize,
-    attempt: u32,
-    partition: i32,
-    offset: i64,
-    generation: u64,
-    number: u64,
-}
-
 /// Nothing to hand out: for good, or until a waker or the clock says so.
 pub(super) enum Nothing {
     Closed,
     Failed(Error),
     Until(Option<Instant>),
-}
-
-/// How much may be fetched of a partition.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
-    pub(super) messages: usize,
-    pub(super) bytes: usize,
 }
 
 /// The side of those who handle.
@@ -308,80 +265,6 @@ impl Feed {
     }
 }
 
-impl State {
-    fn push(&mut self, number: i32, offset: i64, message: Message) {
-        let passed = match self.partitions.get(&number) {
-            Some(partition) if !partition.leaving && !self.closed => partition.has_passed(offset),
-            _ => return,
-        };
-        if passed {
-            self.purge(|entry| entry.partition == number);
-            let generation = self.generation();
-            self.partitions.insert(number, Partition::new(generation, Noted::default()));
-        }
-        let Some(partition) = self.partitions.get_mut(&number) else { return };
-        let Some(place) = partition.fetched(offset) else { return };
-        let size = message.size();
-        let entry = Entry {
-            order: self.next_order,
-            message: Arc::new(message),
-            size,
-            attempt: 0,
-            partition: number,
-            offset,
-            generation: partition.generation,
-            number: place,
-        };
-        self.next_order += 1;
-        self.bytes += size;
-        self.ready.push_back(entry);
-    }
-
-    /// Puts a message back at its old place.
-    fn make_ready(&mut self, entry: Entry) {
-        let place = self.ready.partition_point(|other| other.order < entry.order);
-        self.ready.insert(place, entry);
-    }
-
-    /// Makes ready what has become due, and answers when to look again.
-    fn tick(&mut self) -> Option<Instant> {
-        if self.delayed.is_empty() {
-            return None;
-        }
-        let now = Instant::now();
-        while let Some(first) = self.delayed.first_entry().filter(|first| first.key().0 <= now) {
-            let entry = first.remove();
-            self.make_ready(entry);
-        }
-        self.delayed.first_key_value().map(|((due, _), _)| *due)
-    }
-
-    fn of(&mut self, partitions: &[i32]) -> impl Iterator<Item = (&i32, &mut Partition)> {
-        self.partitions.iter_mut().filter(|(number, _)| partitions.contains(number))
-    }
-
-    fn purge(&mut self, gone: impl Fn(&Entry) -> bool) {
-        self.ready.retain(|entry| !gone(entry));
-        self.delayed.retain(|_, entry| !gone(entry));
-        self.bytes = self.ready.iter().chain(self.delayed.values()).map(|entry| entry.size).sum();
-    }
-
-    fn close(&mut self) {
-        self.closed = true;
-        self.purge(|_| true);
-    }
-
-    fn generation(&mut self) -> u64 {
-        self.next_generation += 1;
-        self.next_generation
-    }
-}
-
-/// The partition of an entry, if it is still the same loan.
-fn owned<'a>(partitions: &'a mut HashMap<i32, Partition>, entry: &Entry) -> Option<&'a mut Partition> {
-    partitions.get_mut(&entry.partition).filter(|partition| partition.generation == entry.generation)
-}
-
 impl fmt::Debug for Feed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.lock();
@@ -389,14 +272,12 @@ impl fmt::Debug for Feed {
     }
 }
 
-impl fmt::Debug for Entry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.partition, self.offset)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
+    use mainspring_pubsub::Message;
+
     use super::*;
 
     fn feed() -> Arc<Feed> {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use mainspring_pubsub::driver::{Confirmation, Lease, Outcome};
 use tokio::time::Instant;
 
-use super::feed::{Entry, Feed};
+use super::feed::Feed;
+use super::state::Entry;
 use crate::SYSTEM;
 
 /// A message stays on loan for as long as its partition stays: there is no other end to it.

@@ -5,6 +5,7 @@ mod context;
 mod feed;
 mod lease;
 mod partition;
+mod state;
 mod worker;
 
 use std::fmt;

@@ -16,7 +16,8 @@ use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
 use super::context::ConsumerCx;
-use super::feed::{Feed, Fetched, Room};
+use super::feed::Feed;
+use super::state::{Fetched, Room};
 use crate::client::{self, millis};
 use crate::error::{error, from_kafka, kind};
 use crate::options::{Options, Protocol, Reset};

@@ -1,0 +1,141 @@
+//! What a consumer holds: its partitions, and the messages that wait.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Instant as Clock;
+
+use mainspring_pubsub::{Error, ErrorKind, Message};
+use tokio::time::Instant;
+
+use super::partition::Partition;
+use crate::holes::Noted;
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) partitions: HashMap<i32, Partition>,
+    /// By order.
+    pub(super) ready: VecDeque<Entry>,
+    pub(super) delayed: BTreeMap<(Instant, u64), Entry>,
+    /// Of what is ready or delayed.
+    pub(super) bytes: usize,
+    pub(super) next_order: u64,
+    pub(super) next_generation: u64,
+    pub(super) waker: Option<Waker>,
+    /// The thread has something to fetch and no room for it.
+    pub(super) hungry: bool,
+    pub(super) down: Option<(ErrorKind, String)>,
+    pub(super) failure: Option<Error>,
+    pub(super) stop: Option<Clock>,
+    pub(super) closed: bool,
+}
+
+/// A message as the consumer has fetched it.
+pub(super) struct Fetched {
+    pub(super) offset: i64,
+    pub(super) message: Message,
+}
+
+/// A message that waits, or is out.
+pub(super) struct Entry {
+    pub(super) order: u64,
+    pub(super) message: Arc<Message>,
+    pub(super) size: usize,
+    pub(super) attempt: u32,
+    pub(super) partition: i32,
+    pub(super) offset: i64,
+    pub(super) generation: u64,
+    pub(super) number: u64,
+}
+
+/// How much may be fetched of a partition.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
+}
+
+impl State {
+    /// Takes in a message, unless it is done.
+    pub(super) fn push(&mut self, number: i32, offset: i64, message: Message) {
+        let passed = match self.partitions.get(&number) {
+            Some(partition) if !partition.leaving && !self.closed => partition.has_passed(offset),
+            _ => return,
+        };
+        if passed {
+            self.purge(|entry| entry.partition == number);
+            let generation = self.generation();
+            self.partitions.insert(number, Partition::new(generation, Noted::default()));
+        }
+        let Some(partition) = self.partitions.get_mut(&number) else { return };
+        let Some(place) = partition.fetched(offset) else { return };
+        let size = message.size();
+        let entry = Entry {
+            order: self.next_order,
+            message: Arc::new(message),
+            size,
+            attempt: 0,
+            partition: number,
+            offset,
+            generation: partition.generation,
+            number: place,
+        };
+        self.next_order += 1;
+        self.bytes += size;
+        self.ready.push_back(entry);
+    }
+
+    /// Puts a message back at its old place.
+    pub(super) fn make_ready(&mut self, entry: Entry) {
+        let place = self.ready.partition_point(|other| other.order < entry.order);
+        self.ready.insert(place, entry);
+    }
+
+    /// Makes ready what has become due, and answers when to look again.
+    pub(super) fn tick(&mut self) -> Option<Instant> {
+        if self.delayed.is_empty() {
+            return None;
+        }
+        let now = Instant::now();
+        while let Some(first) = self.delayed.first_entry().filter(|first| first.key().0 <= now) {
+            let entry = first.remove();
+            self.make_ready(entry);
+        }
+        self.delayed.first_key_value().map(|((due, _), _)| *due)
+    }
+
+    /// Those of the partitions that are ours.
+    pub(super) fn of(&mut self, partitions: &[i32]) -> impl Iterator<Item = (&i32, &mut Partition)> {
+        self.partitions.iter_mut().filter(|(number, _)| partitions.contains(number))
+    }
+
+    /// Forgets what waits.
+    pub(super) fn purge(&mut self, gone: impl Fn(&Entry) -> bool) {
+        self.ready.retain(|entry| !gone(entry));
+        self.delayed.retain(|_, entry| !gone(entry));
+        self.bytes = self.ready.iter().chain(self.delayed.values()).map(|entry| entry.size).sum();
+    }
+
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+        self.purge(|_| true);
+    }
+
+    /// A generation that no partition has had.
+    pub(super) fn generation(&mut self) -> u64 {
+        self.next_generation += 1;
+        self.next_generation
+    }
+}
+
+/// The partition of an entry, if it is still the same loan.
+pub(super) fn owned<'a>(partitions: &'a mut HashMap<i32, Partition>, entry: &Entry) -> Option<&'a mut Partition> {
+    partitions.get_mut(&entry.partition).filter(|partition| partition.generation == entry.generation)
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.partition, self.offset)
+    }
+}
