@@ -43,6 +43,7 @@ mod error;
 mod extract;
 mod failure;
 mod handler;
+pub mod layers;
 pub mod memory;
 mod message;
 mod metrics;
