@@ -4,8 +4,8 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mainspring_pubsub::Error;
 use mainspring_pubsub::driver::Capabilities;
+use mainspring_pubsub::{Error, ErrorKind};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -63,7 +63,12 @@ pub async fn run(
     options: &Options,
     mut watch: impl FnMut(&CaseReport),
 ) -> Result<Report, Error> {
-    let can = capabilities(&*backend).await?;
+    // Twice as long as a close may take: a driver that hangs here would hang every case.
+    let asked = timeout(backend.patience() * 2, capabilities(&*backend)).await;
+    let can = asked.unwrap_or_else(|_| {
+        let what = "the broker could not be opened and closed in time";
+        Err(Error::new(ErrorKind::Timeout, "verify", what))
+    })?;
     let mut report = Report::default();
     for case in options.cases() {
         let started = Instant::now();

@@ -1,6 +1,6 @@
 //! Decides whether a history is right.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::event::{Event, Tag};
@@ -78,8 +78,9 @@ pub fn check(events: &[Event], rules: &Rules) -> Verdict {
     Verdict { findings, tried, published, delivered, duplicates }
 }
 
-/// Messages that nobody published, or that are not what was published.
+/// Messages that nobody published, or that are not what was published. However often one comes, it is told once.
 fn strangers(ledger: &Ledger<'_>, findings: &mut Vec<Finding>) {
+    let mut told = BTreeSet::new();
     for delivery in ledger.deliveries.values() {
         let fate = delivery.fate();
         let Some(tag) = delivery.tag else {
@@ -87,14 +88,18 @@ fn strangers(ledger: &Ledger<'_>, findings: &mut Vec<Finding>) {
             continue;
         };
         let Some(publish) = ledger.publishes.get(tag).filter(|publish| publish.at < delivery.at) else {
-            findings.push(finding(Kind::Unexpected, Some(tag), format!("{tag} was never published: {fate}")));
+            if told.insert((tag, Kind::Unexpected)) {
+                findings.push(finding(Kind::Unexpected, Some(tag), format!("{tag} was never published: {fate}")));
+            }
             continue;
         };
-        if let Some((at, Answer::Refused(why))) = &publish.answer {
+        if let Some((at, Answer::Refused(why))) = &publish.answer
+            && told.insert((tag, Kind::Unexpected))
+        {
             let evidence = format!("publishing {tag} was refused at event {at} ({why}), and yet: {fate}");
             findings.push(finding(Kind::Unexpected, Some(tag), evidence));
         }
-        if publish.digest != delivery.digest {
+        if publish.digest != delivery.digest && told.insert((tag, Kind::Altered)) {
             let evidence = format!("{tag} has another key or body than at its publish, event {}: {fate}", publish.at);
             findings.push(finding(Kind::Altered, Some(tag), evidence));
         }
@@ -200,15 +205,16 @@ fn early(ledger: &Ledger<'_>, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Commits that went past a delivery which was not done.
+/// Commits that went past a delivery which was not done. Each such delivery is told once.
 fn commits(ledger: &Ledger<'_>, findings: &mut Vec<Finding>) {
+    let mut told = BTreeSet::new();
     for Commit { at, group, partition, next } in &ledger.commits {
-        let beyond = ledger.deliveries.values().find(|delivery| {
+        let beyond = ledger.deliveries.iter().find(|(_, delivery)| {
             let covered = delivery.position.is_some_and(|p| p.partition == *partition && p.offset < *next);
             let Some(tag) = delivery.tag else { return false };
             covered && delivery.group == *group && delivery.at < *at && !done_before(ledger, group, tag, *at)
         });
-        if let Some(delivery) = beyond {
+        if let Some((_, delivery)) = beyond.filter(|(number, _)| told.insert(*number)) {
             let evidence = format!(
                 "`{group}` committed partition {partition} up to {next} at event {at}, beyond what was not done: {}",
                 delivery.fate()

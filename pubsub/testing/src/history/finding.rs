@@ -1,5 +1,6 @@
 //! What a check found.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::event::Tag;
@@ -97,22 +98,27 @@ impl fmt::Display for Finding {
     }
 }
 
-/// One line with the counts, then the first findings, one a line.
+/// One line with the counts, then the first findings of each kind, one a line.
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 10;
+        const SHOWN: usize = 3;
         let Self { findings, published, delivered, duplicates, .. } = self;
         write!(
             f,
             "{published} published, {delivered} delivered, {duplicates} duplicates, {} findings",
             findings.len()
         )?;
-        for finding in findings.iter().take(SHOWN) {
-            write!(f, "\n{finding}")?;
+        let mut shown = BTreeMap::<_, usize>::new();
+        for finding in findings {
+            let count = shown.entry(finding.kind).or_default();
+            *count += 1;
+            if *count <= SHOWN {
+                write!(f, "\n{finding}")?;
+            }
         }
-        match findings.len().checked_sub(SHOWN) {
-            Some(more) if more > 0 => write!(f, "\nand {more} more"),
-            _ => Ok(()),
+        for (kind, count) in shown.into_iter().filter(|(_, count)| *count > SHOWN) {
+            write!(f, "\n{kind}: {} more", count - SHOWN)?;
         }
+        Ok(())
     }
 }
