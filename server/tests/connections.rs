@@ -206,6 +206,46 @@ async fn a_client_that_reads_slowly_gets_everything() {
     assert_eq!(slow.reply().await.text(), "hello");
 }
 
+#[tokio::test]
+async fn the_time_in_which_we_stood_still_ourselves_is_not_held_against_a_client() {
+    let app = on_loopback(hello(), |config| {
+        patient(config);
+        let short = ms(300).into();
+        (config.http.first_byte_timeout, config.http.header_timeout, config.http.idle_timeout) = (short, short, short);
+    });
+    let app = app.await;
+    let mut idle = Http1::connect(app.addr()).await;
+    assert_eq!(idle.get("/hello").await.unwrap().status, 200);
+    let mut silent = Raw::connect(app.addr()).await;
+    let mut half = Raw::connect(app.addr()).await;
+    half.send(&GET_HELLO[..9]).await;
+    until("all of them", async || sample(&app, "http_server_connections").await == 3.0).await;
+    tokio::time::sleep(ms(50)).await;
+    // This thread is the server's too: a handler that blocks does the same.
+    std::thread::sleep(ms(1000));
+    silent.send(GET_HELLO).await;
+    half.send(&GET_HELLO[9..]).await;
+    assert_eq!(silent.reply().await.text(), "hello");
+    assert_eq!(half.reply().await.text(), "hello");
+    assert_eq!(idle.get("/hello").await.unwrap().text(), "hello");
+    let since = Instant::now();
+    idle.ended().await;
+    within_ticks(ms(300), since);
+}
+
+#[tokio::test]
+async fn a_client_that_is_still_sending_when_it_is_refused_is_not_met_by_a_reset() {
+    let app = on_loopback(hello(), |config| config.http.max_body = ByteSize::kib(1)).await;
+    let mut client = Raw::connect(app.addr()).await;
+    client.send(format!("POST /hello HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n\r\n", 1 << 20)).await;
+    client.reply().await.problem(413);
+    for _ in 0..16 {
+        client.send(vec![b'x'; 1 << 16]).await;
+        tokio::time::sleep(ms(5)).await;
+    }
+    assert_eq!(client.rest().await, "");
+}
+
 // Limits.
 
 #[tokio::test]

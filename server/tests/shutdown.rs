@@ -209,19 +209,38 @@ async fn a_client_that_does_not_read() {
     gave_up(&report, "/flood", 1);
 }
 
+/// Answers large enough that most of them waits for a client to read.
 #[tokio::test]
 async fn a_client_that_reads_slowly_gets_all_of_an_answer_that_was_begun() {
-    let app = on_loopback(flood(), quick).await;
-    let mut slow = Raw::connect(app.addr()).await;
-    slow.send("GET /block HTTP/1.1\r\nhost: test\r\n\r\n").await;
-    slow.through("\r\n\r\n").await;
+    let gate = Gate::new();
+    let at_gate = gate.clone();
+    let late = async move || {
+        at_gate.pass().await;
+        Bytes::from(vec![b'x'; 24 << 20])
+    };
+    let app = on_loopback(flood().route("/late", on_get(late)), |config| {
+        quick(config);
+        config.shutdown.budget = Duration::from_secs(8).into();
+    });
+    let app = app.await;
+    let mut early = Raw::connect(app.addr()).await;
+    early.send("GET /block HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    early.through("\r\n\r\n").await;
+    let mut late = Raw::connect(app.addr()).await;
+    late.send("GET /late HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    gate.reached_by(1).await;
     let stopping = app.begin_sigterm();
+    until("draining", async || stopping.phase() >= Phase::Draining).await;
+    gate.open();
+    late.through("\r\n\r\n").await;
+    // Longer than an idle connection would be waited for.
+    tokio::time::sleep(LAST_CALL + ms(300)).await;
     for _ in 0..24 {
-        slow.exactly(1 << 20).await;
-        tokio::time::sleep(ms(25)).await;
+        early.exactly(1 << 20).await;
+        late.exactly(1 << 20).await;
     }
     clean(&soon("the end", stopping.ended()).await);
-    assert_eq!(slow.rest().await, "");
+    assert_eq!((early.rest().await, late.rest().await), (String::new(), String::new()));
 }
 
 #[tokio::test]

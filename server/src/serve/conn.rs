@@ -15,7 +15,7 @@ use super::{Limits, goodbye::Goodbye};
 /// A connection. Its task and its socket update it with plain stores; the tick reads it and gives orders.
 ///
 /// Deadlines are coarse, in ticks of the shared [`Clock`], because a timer for each request costs a tenth of the
-/// request. They are never early, and late by at most two ticks.
+/// request. They are never early, and late by at most two ticks and the time in which the process stood still.
 #[derive(Debug)]
 pub(crate) struct Conn {
     pub(super) id: u64,
@@ -237,10 +237,12 @@ impl Conn {
         self.wake();
     }
 
-    /// Takes back the order to close, because a request had come before it.
-    pub(super) fn pardon(&self) {
+    /// Takes back the order to close an idle connection, if a request has come since. Whether one has.
+    pub(super) fn pardon(&self) -> bool {
+        // `expire` left no deadline. A request that was begun shows in the stage, one that was answered set a new one.
+        let has_come = self.stage() != Stage::Idle || self.deadline.load(Ordering::Relaxed) != NEVER;
         let (close, serve) = (Order::Close as u8, Order::Serve as u8);
-        let _ = self.order.compare_exchange(close, serve, Ordering::AcqRel, Ordering::Relaxed);
+        has_come && self.order.compare_exchange(close, serve, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     pub(super) fn order(&self) -> Order {
@@ -306,5 +308,77 @@ impl Stage {
             Self::Upgraded => "upgraded",
             Self::Leaving => "answered, not closed",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An idle timeout of ten seconds, a last call of one.
+    fn conn() -> Conn {
+        let limits = Limits {
+            max_connections: 1,
+            max_header_bytes: 0,
+            first_byte_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(10),
+            last_call: Duration::from_secs(1),
+        };
+        let conn = Conn::new(1, SocketAddr::from(([127, 0, 0, 1], 1)), Arc::new(limits), Arc::new(Clock::new()));
+        conn.speaks(Protocol::Http1);
+        conn
+    }
+
+    #[test]
+    fn an_answer_that_is_not_read_yet_is_no_idleness() {
+        for stalls_first in [true, false] {
+            let conn = conn();
+            conn.request_begun();
+            conn.begin_drain();
+            if stalls_first {
+                conn.write_stalled();
+                conn.request_ended();
+            } else {
+                conn.request_ended();
+                conn.write_stalled();
+            }
+            conn.begin_drain();
+            assert!(!conn.is_late(5_000), "the last call is for those who have their answer");
+            assert!(conn.is_late(10_100) && conn.is_write_late(10_100), "but it must be read some time");
+            conn.write_moved();
+            assert!(conn.is_late(1_100) && !conn.is_write_late(10_100));
+        }
+    }
+
+    #[test]
+    fn whoever_becomes_idle_while_draining_gets_a_last_call() {
+        let conn = conn();
+        conn.request_begun();
+        conn.begin_drain();
+        assert!(!conn.is_late(u64::MAX - 1));
+        conn.request_ended();
+        assert!(!conn.is_late(1_099) && conn.is_late(1_100));
+        conn.begin_drain();
+        assert!(conn.is_late(1_100), "saying it again buys no time");
+    }
+
+    #[test]
+    fn an_idle_connection_is_pardoned_when_a_request_has_come() {
+        let conn = conn();
+        conn.request_begun();
+        conn.request_ended();
+        conn.expire(10_100);
+        assert!(!conn.pardon() && conn.order() == Order::Close);
+        conn.request_begun();
+        assert!(conn.pardon() && conn.order() == Order::Serve);
+        conn.request_ended();
+        conn.expire(20_200);
+        conn.request_begun();
+        conn.request_ended();
+        assert!(conn.pardon() && conn.order() == Order::Serve);
+        conn.request_begun();
+        conn.give(Order::Abort);
+        assert!(!conn.pardon() && conn.order() == Order::Abort);
     }
 }

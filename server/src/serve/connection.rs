@@ -81,11 +81,8 @@ async fn serve_http1(io: Io, conn: Arc<Conn>, service: RequestService) {
             return Poll::Ready(true);
         }
         let polled = Pin::new(&mut connection).poll(cx);
-        if polled.is_pending() && may_have_more {
-            if conn.stage() == Stage::Idle {
-                return Poll::Ready(true);
-            }
-            conn.pardon();
+        if polled.is_pending() && may_have_more && !conn.pardon() {
+            return Poll::Ready(true);
         }
         if let Err(error) = ready!(polled) {
             tracing::debug!(target: "mainspring::serve", peer = %conn.peer, %error, "connection ended");
@@ -128,4 +125,69 @@ async fn serve_http2(io: Io, conn: Arc<Conn>, service: RequestService) {
     .await;
     // Streams that are still running belong to this connection and end with it.
     streams.abort();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use axum::routing::get;
+    use futures_util::FutureExt;
+    use mainspring_daemon::Shutdown;
+
+    use super::*;
+    use crate::http::{Routes, Settings};
+    use crate::metrics::ServerMetrics;
+    use crate::serve::{Connections, Limits};
+
+    fn connections(metrics: &Arc<ServerMetrics>) -> Arc<Connections> {
+        let long = Duration::from_secs(60);
+        let limits = Limits {
+            max_connections: 1,
+            max_header_bytes: 64 * 1024,
+            first_byte_timeout: long,
+            header_timeout: long,
+            idle_timeout: long,
+            last_call: long,
+        };
+        Connections::new(limits, Arc::clone(metrics))
+    }
+
+    fn dispatch(metrics: Arc<ServerMetrics>) -> Arc<Dispatch> {
+        let router = axum::Router::new().route("/", get(async || "hello"));
+        let routes = Routes::of(&router, Duration::from_secs(60), &[], &[]).unwrap();
+        let settings = Settings { max_in_flight: 1, max_body: 0, body_timeout: Duration::ZERO };
+        Dispatch::new(router, routes, settings, None, metrics, Shutdown::never())
+    }
+
+    #[tokio::test]
+    async fn a_request_that_lies_in_the_socket_is_answered_before_the_connection_is_closed() {
+        let metrics = Arc::new(ServerMetrics::new());
+        let connections = connections(&metrics);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let conn = connections.open(peer).unwrap();
+        let io = Io::new(stream, Arc::clone(&conn), connections);
+        let mut serving = pin!(serve(io, Arc::clone(&conn), dispatch(metrics)));
+        let answered = |client: &mut std::net::TcpStream| {
+            let mut answer = [0; 1024];
+            client.read(&mut answer).is_ok_and(|read| answer[..read].ends_with(b"hello"))
+        };
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        while !answered(&mut client) {
+            assert!(serving.as_mut().now_or_never().is_none());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // The next one has arrived, but the connection's turn comes only after the order.
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        conn.expire(u64::MAX - 1);
+        assert!(serving.as_mut().now_or_never().is_none());
+        assert!(answered(&mut client));
+        // It was the last.
+        conn.expire(u64::MAX - 1);
+        assert!(serving.now_or_never().is_some());
+    }
 }

@@ -50,10 +50,14 @@ pub(crate) struct LeftOver {
     pub(crate) age: Duration,
 }
 
-/// Time in ticks, moved on by one task so that connections need not ask the system.
+/// Time in milliseconds, moved on by one task so that connections need not ask the system.
+///
+/// It stands still while the process does. Otherwise clients would be blamed, all at once, for the time in which we
+/// did not look: while a handler blocked the runtime, or the machine slept.
 #[derive(Debug)]
 pub(crate) struct Clock {
     start: Instant,
+    looked: AtomicU64,
     now: AtomicU64,
 }
 
@@ -61,10 +65,12 @@ pub(crate) struct Clock {
 const TICK: Duration = Duration::from_millis(100);
 /// The same while draining, when the process waits for connections to end.
 const DRAINING_TICK: Duration = Duration::from_millis(10);
+/// What is more than this between two looks was not the clients' time.
+const LONGEST_STEP: Duration = Duration::from_millis(200);
 
 impl Connections {
     pub(crate) fn new(limits: Limits, metrics: Arc<ServerMetrics>) -> Arc<Self> {
-        let clock = Arc::new(Clock { start: Instant::now(), now: AtomicU64::new(0) });
+        let clock = Arc::new(Clock::new());
         Arc::new(Self { limits: Arc::new(limits), clock, metrics, inner: Mutex::default(), emptied: Notify::new() })
     }
 
@@ -162,13 +168,37 @@ impl Clock {
         self.now.load(Ordering::Relaxed) + millis(timeout) + millis(TICK)
     }
 
+    pub(super) fn new() -> Self {
+        Self { start: Instant::now(), looked: AtomicU64::new(0), now: AtomicU64::new(0) }
+    }
+
     fn advance(&self) -> u64 {
-        let now = millis(self.start.elapsed());
-        self.now.store(now, Ordering::Relaxed);
-        now
+        let looked = millis(self.start.elapsed());
+        let passed = looked - self.looked.swap(looked, Ordering::Relaxed).min(looked);
+        let passed = passed.min(millis(LONGEST_STEP));
+        self.now.fetch_add(passed, Ordering::Relaxed) + passed
     }
 }
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clock_stands_still_while_nobody_looks() {
+        let clock = Clock::new();
+        let deadline = clock.after(Duration::from_secs(1));
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert_eq!(clock.advance(), 200);
+        for _ in 0..9 {
+            tokio::time::advance(TICK).await;
+            assert!(clock.advance() <= deadline);
+        }
+        tokio::time::advance(TICK).await;
+        assert!(clock.advance() > deadline - millis(TICK));
+    }
 }
