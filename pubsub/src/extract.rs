@@ -1,12 +1,12 @@
 //! What handlers can ask for as arguments.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
+use crate::codec::{DecodeError, json};
 use crate::request::Request;
 use crate::{Failure, Message};
 
@@ -16,7 +16,7 @@ use crate::{Failure, Message};
 #[diagnostic::on_unimplemented(
     message = "a message handler cannot take `{Self}` as an argument",
     label = "`FromMessage<{S}>` is not implemented for `{Self}`",
-    note = "take `Json<T>`, `Text`, `Bytes`, `Key`, `Attributes`, `Attempt`, `Message` or `State<S>`, or implement `FromMessage` for your own type",
+    note = "take `Json<T>`, `Proto<T>`, `CloudEvent<T>`, `Text`, `Bytes`, `Key`, `Attributes`, `Attempt`, `Message` or `State<S>`, or implement `FromMessage` for your own type",
     note = "`State<S>` needs `Router::with_state` with that same `S`"
 )]
 pub trait FromMessage<S>: Sized {
@@ -48,36 +48,9 @@ pub struct Attempt(pub u32);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct State<S>(pub S);
 
-/// A body that could not be read, and where in it.
-#[derive(Debug)]
-pub struct DecodeError {
-    field: String,
-    what: String,
-}
-
-impl DecodeError {
-    /// The path of the field that is wrong, for example `items[0].quantity`; `.` for the whole body.
-    pub fn field(&self) -> &str {
-        &self.field
-    }
-}
-
-impl fmt::Display for DecodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.field.as_str() {
-            "." => write!(f, "cannot read the body: {}", self.what),
-            field => write!(f, "cannot read the body: field `{field}`: {}", self.what),
-        }
-    }
-}
-
-impl std::error::Error for DecodeError {}
-
 impl<S, T: DeserializeOwned> FromMessage<S> for Json<T> {
     fn from_message(request: &Request, _state: &S) -> Result<Self, Failure> {
-        let body = &request.message().body;
-        // Keeping the path costs as much as reading: only those who need it pay.
-        serde_json::from_slice(body).map(Json).map_err(|_| Failure::undecodable(explain::<T>(body)))
+        json(&request.message().body).map(Json).map_err(Failure::undecodable)
     }
 }
 
@@ -85,7 +58,7 @@ impl<S> FromMessage<S> for Text {
     fn from_message(request: &Request, _state: &S) -> Result<Self, Failure> {
         match std::str::from_utf8(&request.message().body) {
             Ok(text) => Ok(Self(text.to_owned())),
-            Err(error) => Err(Failure::undecodable(DecodeError { field: ".".to_owned(), what: error.to_string() })),
+            Err(error) => Err(Failure::undecodable(DecodeError::new(".", error.to_string()))),
         }
     }
 }
@@ -136,17 +109,6 @@ impl<S> FromMessage<S> for Arc<Message> {
 impl<S> FromMessage<S> for Request {
     fn from_message(request: &Request, _state: &S) -> Result<Self, Failure> {
         Ok(request.clone())
-    }
-}
-
-fn explain<T: DeserializeOwned>(body: &[u8]) -> DecodeError {
-    let mut json = serde_json::Deserializer::from_slice(body);
-    match serde_path_to_error::deserialize::<_, T>(&mut json) {
-        Err(error) => DecodeError { field: error.path().to_string(), what: error.inner().to_string() },
-        Ok(_) => {
-            let what = json.end().err().map_or_else(|| "not JSON".to_owned(), |error| error.to_string());
-            DecodeError { field: ".".to_owned(), what }
-        }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::request::Request;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a message handler",
     label = "not an `async fn(A, …) -> Result<(), Failure>` whose arguments come from a message",
-    note = "a handler takes up to 8 arguments, each of `Json<T>`, `Text`, `Bytes`, `Key`, `Attributes`, `Attempt`, `Message`, `State<S>` or your own `FromMessage`",
+    note = "a handler takes up to 8 arguments, each of `Json<T>`, `Proto<T>`, `CloudEvent<T>`, `Text`, `Bytes`, `Key`, `Attributes`, `Attempt`, `Message`, `State<S>` or your own `FromMessage`",
     note = "it returns `Result<(), Failure>`, and its future must be `Send`; a closure must be `Clone + Send`",
     note = "for state, `State<S>` and `Router::with_state` must agree on `S`"
 )]

@@ -34,7 +34,10 @@
 //! # Ok(()) }
 //! ```
 
+mod base64;
 mod brokers;
+mod cloud_event;
+mod codec;
 mod config;
 mod confirmation;
 mod delivery;
@@ -48,6 +51,7 @@ pub mod memory;
 mod message;
 mod metrics;
 mod policy;
+mod proto;
 mod publisher;
 mod request;
 mod router;
@@ -57,15 +61,18 @@ mod window;
 
 pub use brokers::Brokers;
 pub use bytes::Bytes;
+pub use cloud_event::CloudEvent;
+pub use codec::DecodeError;
 pub use config::{AwsConfig, BrokersConfig, GcpConfig, KafkaConfig, PublishConfig};
 pub use confirmation::Confirmation;
 pub use delivery::{Delivery, Position};
 pub use error::{Error, ErrorKind};
-pub use extract::{Attempt, Attributes, DecodeError, FromMessage, Json, Key, State, Text};
+pub use extract::{Attempt, Attributes, FromMessage, Json, Key, State, Text};
 pub use failure::{Failure, HandlerError};
 pub use handler::{Handler, HandlerService};
 pub use message::{Message, MessageId};
 pub use policy::{Backoff, Policy, Undecodable};
+pub use proto::Proto;
 pub use publisher::{Publisher, Receipt};
 pub use request::Request;
 pub use router::{DeadLetter, RouteService, RouteState, Router, RouterHandle};
