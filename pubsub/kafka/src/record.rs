@@ -54,15 +54,15 @@ pub(crate) fn message(record: &BorrowedMessage<'_>) -> Message {
     if let Some(headers) = record.headers() {
         for at in 0..headers.count() {
             let Some(header) = header(headers, at) else { continue };
-            let value = text(header.value.unwrap_or_default());
-            match header.key {
-                ID => id = Some(value),
-                name => drop(message.attributes.insert(name.to_owned(), value)),
+            let value = header.value.unwrap_or_default();
+            match (header.key, std::str::from_utf8(value)) {
+                (ID, Ok(value)) => id = Some(value.into()),
+                (name, _) => drop(message.attributes.insert(name.to_owned(), text(value))),
             }
         }
     }
     let place = || format!("{}/{}/{}", record.topic(), record.partition(), record.offset());
-    message.id = id.unwrap_or_else(place).into();
+    message.id = id.unwrap_or_else(|| place().into());
     message
 }
 

@@ -32,10 +32,10 @@ const TURN: usize = 100;
 const LEAVE: Duration = Duration::from_secs(5);
 
 /// What the client may fetch ahead of us, for each partition.
-const FETCH_AHEAD_KIB: &str = "2048";
-const FETCH_AHEAD_MESSAGES: &str = "20000";
+const FETCH_AHEAD_KIB: &str = "4096";
+const FETCH_AHEAD_MESSAGES: &str = "100000";
 /// How soon a partition whose buffer was full is fetched again.
-const FETCH_PAUSE: Duration = Duration::from_millis(20);
+const FETCH_PAUSE: Duration = Duration::from_millis(10);
 
 type Opened = oneshot::Sender<Result<(), Error>>;
 
