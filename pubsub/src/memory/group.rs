@@ -43,6 +43,8 @@ pub(super) struct Entry {
     pub(super) attempts: u32,
     key: Option<KeyHash>,
     size: usize,
+    /// Not to be handed out before.
+    due: Option<Instant>,
 }
 
 /// What a lease is recognised by. The slot is used again, the number never.
@@ -59,8 +61,14 @@ struct Leased {
 }
 
 impl Entry {
-    pub(super) fn new(seq: u64, message: Arc<Message>, key: Option<KeyHash>, size: usize) -> Self {
-        Self { seq, message, attempts: 0, key, size }
+    pub(super) fn new(
+        seq: u64,
+        message: Arc<Message>,
+        key: Option<KeyHash>,
+        size: usize,
+        due: Option<Instant>,
+    ) -> Self {
+        Self { seq, message, attempts: 0, key, size, due }
     }
 }
 
@@ -108,12 +116,15 @@ impl Group {
             }
             self.keys.insert(key, VecDeque::new());
         }
-        self.ready.push_back(entry);
+        match entry.due {
+            Some(due) => self.delay(entry, due),
+            None => self.ready.push_back(entry),
+        }
     }
 
-    /// Lends out the oldest message that is ready.
-    pub(super) fn lend(&mut self, visibility: Duration) -> Option<(Ticket, &Entry)> {
-        let mut entry = self.ready.pop_front()?;
+    /// Lends out the oldest message that is ready, or the newest.
+    pub(super) fn lend(&mut self, visibility: Duration, newest: bool) -> Option<(Ticket, &Entry)> {
+        let mut entry = if newest { self.ready.pop_back() } else { self.ready.pop_front() }?;
         entry.attempts += 1;
         let slot = self.free.pop().unwrap_or_else(|| {
             self.leased.push(None);
@@ -145,7 +156,10 @@ impl Group {
         self.bytes -= entry.size;
         let Some(key) = entry.key else { return };
         match self.keys.get_mut(&key).and_then(VecDeque::pop_front) {
-            Some(next) => self.make_ready(next),
+            Some(next) => match next.due {
+                Some(due) => self.delay(next, due),
+                None => self.make_ready(next),
+            },
             None => drop(self.keys.remove(&key)),
         }
     }

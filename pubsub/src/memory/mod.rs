@@ -15,6 +15,7 @@
 //!
 //! The broker has no task of its own: timers are looked at when a subscriber is polled.
 
+mod faults;
 mod group;
 mod keys;
 mod lease;
@@ -33,6 +34,7 @@ use tokio::time::Instant;
 
 use crate::driver::{self, Capabilities, Endpoint, Limits, Receipt, Url};
 use crate::{Error, Message};
+pub use faults::Faults;
 pub(crate) use keys::{KeyHash, KeyMap, hash_key};
 use subscriber::MemorySubscriber;
 use topic::Topic;
@@ -68,6 +70,7 @@ pub struct Broker {
 
 pub(crate) struct Shared {
     config: Config,
+    faults: Option<Faults>,
     topics: Mutex<BTreeMap<String, Arc<Topic>>>,
 }
 
@@ -79,7 +82,14 @@ struct MemoryPublisher {
 impl Broker {
     /// A broker without topics: they are made when they are first used.
     pub fn new(config: Config) -> Self {
-        Self { shared: Arc::new(Shared { config, topics: Mutex::default() }) }
+        Self { shared: Arc::new(Shared { config, faults: None, topics: Mutex::default() }) }
+    }
+
+    /// A broker of the same configuration, still without topics, that does wrong what a test tells it to: see
+    /// [`Faults`]. To have it behind URLs, give it to [`Brokers::register`](crate::Brokers::register) as `memory`.
+    pub fn with_faults(self, faults: Faults) -> Self {
+        let config = self.shared.config.clone();
+        Self { shared: Arc::new(Shared { config, faults: Some(faults), topics: Mutex::default() }) }
     }
 
     /// A publisher to `topic`.
@@ -100,7 +110,7 @@ impl Shared {
         match topics.get(name) {
             Some(topic) => Arc::clone(topic),
             None => {
-                let topic = Arc::new(Topic::new(name, self.config.clone(), Arc::downgrade(self)));
+                let topic = Arc::new(Topic::new(name, self.config.clone(), self.faults.clone(), Arc::downgrade(self)));
                 topics.insert(name.to_owned(), Arc::clone(&topic));
                 topic
             }

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
+use super::faults::Faults;
 use super::group::{Entry, Group, Ticket};
 use super::lease::MemoryLease;
 use super::{Config, KeyHash, SYSTEM, Shared, hash_key};
@@ -25,6 +26,7 @@ const REASON: &str = "dead-letter-reason";
 pub(crate) struct Topic {
     name: String,
     config: Config,
+    faults: Option<Faults>,
     broker: Weak<Shared>,
     state: Mutex<State>,
     /// Wakes publishers, one at a time: each that got in passes it on.
@@ -48,9 +50,9 @@ struct Retained {
 }
 
 impl Topic {
-    pub(super) fn new(name: &str, config: Config, broker: Weak<Shared>) -> Self {
+    pub(super) fn new(name: &str, config: Config, faults: Option<Faults>, broker: Weak<Shared>) -> Self {
         let state = State { next_seq: 0, retained: VecDeque::new(), retained_bytes: 0, groups: Vec::new() };
-        Self { name: name.to_owned(), config, broker, state: Mutex::new(state), room: Notify::new() }
+        Self { name: name.to_owned(), config, faults, broker, state: Mutex::new(state), room: Notify::new() }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -63,15 +65,17 @@ impl Topic {
 
     /// Adds a message for every group; waits until `deadline` for the slowest to have room.
     pub(super) async fn publish(&self, message: Arc<Message>, deadline: Instant) -> Result<Position, Error> {
+        self.faults.as_ref().map_or(Ok(()), Faults::publish)?;
+        let copies = self.faults.as_ref().map_or(1, Faults::copies);
         let (key, size) = (message.key.as_deref().map(hash_key), message.size());
-        if let Some(position) = self.try_publish(&message, key, size) {
+        if let Some(position) = self.try_publish(&message, key, size, copies) {
             return Ok(position);
         }
         loop {
             let mut room = pin!(self.room.notified());
             // Listen before looking again, so that room made in between is not missed.
             room.as_mut().enable();
-            if let Some(position) = self.try_publish(&message, key, size) {
+            if let Some(position) = self.try_publish(&message, key, size, copies) {
                 self.room.notify_one();
                 return Ok(position);
             }
@@ -90,7 +94,7 @@ impl Topic {
         }
         let mut group = Group::new(name);
         for Retained { seq, message, key, size } in state.retained.iter().cloned() {
-            group.push(Entry::new(seq, message, key, size));
+            group.push(Entry::new(seq, message, key, size, None));
         }
         state.groups.push(group);
         state.groups.len() - 1
@@ -106,8 +110,9 @@ impl Topic {
         let mut state = self.lock();
         let group = &mut state.groups[group_index];
         let next = group.tick();
+        let newest = self.faults.as_ref().is_some_and(Faults::reorders);
         let spare = group.spares.pop();
-        let Some((ticket, entry)) = group.lend(self.config.visibility_timeout.get()) else {
+        let Some((ticket, entry)) = group.lend(self.config.visibility_timeout.get(), newest) else {
             group.spares.extend(spare);
             group.wait(cx.waker());
             return Err(next);
@@ -132,6 +137,13 @@ impl Topic {
         let outcome = match outcome {
             Outcome::Reject { reason } => return self.reject(group, ticket, &reason),
             outcome => outcome,
+        };
+        let is_lost = outcome == Outcome::Ack && self.faults.as_ref().is_some_and(Faults::loses_ack);
+        let outcome = match is_lost {
+            // The lease runs out by itself.
+            true if self.expires(group, ticket).is_some() => return Confirmation::settled(),
+            true => Outcome::Nack { after: None },
+            false => outcome,
         };
         let mut state = self.lock();
         let group = &mut state.groups[group];
@@ -196,7 +208,7 @@ impl Topic {
         let letter = Arc::new(message.clone().with_attribute(REASON, reason));
         let (key, size) = (letter.key.as_deref().map(hash_key), letter.size());
         let dead = broker.topic(&format!("{}.dead", self.name));
-        match dead.try_publish(&letter, key, size) {
+        match dead.try_publish(&letter, key, size, 1) {
             Some(_) => Ok(()),
             None => {
                 let what = format!("no room for a dead letter: {}; the message is delivered again", dead.fullest());
@@ -205,23 +217,34 @@ impl Topic {
         }
     }
 
-    fn try_publish(&self, message: &Arc<Message>, key: Option<KeyHash>, size: usize) -> Option<Position> {
+    /// Adds a message for every group, so many times; `None` when one of them has no room.
+    fn try_publish(
+        &self,
+        message: &Arc<Message>,
+        key: Option<KeyHash>,
+        size: usize,
+        copies: usize,
+    ) -> Option<Position> {
         let mut state = self.lock();
         let (capacity, max_bytes) = (self.config.capacity, self.config.max_bytes.as_usize());
         if !state.groups.iter().all(|group| group.has_room(size, capacity, max_bytes)) {
             return None;
         }
-        let seq = state.next_seq;
-        state.next_seq += 1;
-        state.retain(Retained { seq, message: Arc::clone(message), key, size }, &self.config);
+        let due = self.faults.as_ref().and_then(Faults::delay_now).map(|delay| Instant::now() + delay);
+        let first = state.next_seq;
         let mut waiting = Vec::new();
-        for group in &mut state.groups {
-            group.push(Entry::new(seq, Arc::clone(message), key, size));
-            waiting.append(&mut group.take_waiting());
+        for _ in 0..copies {
+            let seq = state.next_seq;
+            state.next_seq += 1;
+            state.retain(Retained { seq, message: Arc::clone(message), key, size }, &self.config);
+            for group in &mut state.groups {
+                group.push(Entry::new(seq, Arc::clone(message), key, size, due));
+                waiting.append(&mut group.take_waiting());
+            }
         }
         drop(state);
         waiting.into_iter().for_each(Waker::wake);
-        Some(Position::new(0, seq))
+        Some(Position::new(0, first))
     }
 
     fn wake(&self, waiting: Vec<Waker>) {
