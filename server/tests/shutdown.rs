@@ -244,6 +244,32 @@ async fn a_client_that_reads_slowly_gets_all_of_an_answer_that_was_begun() {
 }
 
 #[tokio::test]
+async fn an_http2_client_that_reads_slowly_gets_all_of_it_too() {
+    let app = on_loopback(flood(), |config| {
+        quick(config);
+        config.shutdown.budget = Duration::from_secs(8).into();
+    });
+    let app = app.await;
+    let mut clients = JoinSet::new();
+    let mut client = h2_client(app.addr(), &mut clients).await.ready().await.unwrap();
+    let request = axum::http::Request::get("http://test/block").body(()).unwrap();
+    let mut body = client.send_request(request, true).unwrap().0.await.unwrap().into_body();
+    let stopping = app.begin_sigterm();
+    until("draining", async || stopping.phase() >= Phase::Draining).await;
+    // Longer than an idle connection would be waited for.
+    tokio::time::sleep(LAST_CALL + ms(300)).await;
+    let mut length = 0;
+    while let Some(data) = soon("data", body.data()).await {
+        let data = data.unwrap_or_else(|error| panic!("{error} after {length} bytes"));
+        length += data.len();
+        body.flow_control().release_capacity(data.len()).unwrap();
+    }
+    assert_eq!(length, 24 << 20);
+    drop(client);
+    clean(&soon("the end", stopping.ended()).await);
+}
+
+#[tokio::test]
 async fn a_handler_in_the_middle_of_a_request_finishes_it() {
     let gate = Gate::new();
     let app = on_loopback(waits(&gate), quick).await;

@@ -13,11 +13,13 @@ use mainspring_observe::panics;
 use tokio::time::{Instant, Sleep};
 
 use super::record::{Outcome, Record};
-use crate::serve;
+use crate::serve::{self, Protocol};
 
 /// A response's body, with the record of its request.
 pub(crate) struct ResponseBody {
     inner: Body,
+    /// What is left of a frame that is given out in slices.
+    rest: Bytes,
     record: Option<Box<Record>>,
     /// For an event stream, which has no end of its own: resolves when draining begins.
     drained: Option<BoxFuture<()>>,
@@ -25,6 +27,8 @@ pub(crate) struct ResponseBody {
     deadline: Option<Pin<Box<Sleep>>>,
     timed: bool,
 }
+
+const SLICE: usize = 64 * 1024;
 
 impl ResponseBody {
     /// Takes over a response's body. `endless` marks an event stream: it has no timeout, and ends cleanly when the
@@ -34,9 +38,16 @@ impl ResponseBody {
         let drained = endless.then(|| -> BoxFuture<()> { Box::pin(record.dispatch.draining.requested()) });
         if silent || inner.is_end_stream() {
             record.complete();
-            return Self { inner, record: Some(record), drained: None, deadline: None, timed: false };
+            return Self {
+                inner,
+                rest: Bytes::new(),
+                record: Some(record),
+                drained: None,
+                deadline: None,
+                timed: false,
+            };
         }
-        Self { inner, record: Some(record), drained, deadline: None, timed }
+        Self { inner, rest: Bytes::new(), record: Some(record), drained, deadline: None, timed }
     }
 
     fn end(&mut self, outcome: Option<Outcome>) {
@@ -46,6 +57,17 @@ impl ResponseBody {
                 None => record.complete(),
             }
         }
+    }
+
+    /// Cuts a large frame for HTTP/2, which takes a frame whole as soon as its window is open a little. The request
+    /// would then be over, and its connection idle, while most of the answer has yet to leave.
+    fn slice(&mut self, mut data: Bytes) -> Bytes {
+        let Some(record) = &mut self.record else { return data };
+        if data.len() > SLICE && record.conn.as_ref().is_some_and(|conn| conn.protocol() == Protocol::Http2) {
+            self.rest = data.split_off(SLICE);
+        }
+        record.bytes_out += data.len() as u64;
+        data
     }
 
     /// Whether the time for the whole answer is over.
@@ -64,6 +86,11 @@ impl http_body::Body for ResponseBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
+        if !this.rest.is_empty() {
+            serve::body_polled(true);
+            let rest = std::mem::take(&mut this.rest);
+            return Poll::Ready(Some(Ok(Frame::data(this.slice(rest)))));
+        }
         let Some(record) = &this.record else { return Poll::Ready(None) };
         let polled = correlation::with(&record.correlation, || {
             catch_unwind(AssertUnwindSafe(|| Pin::new(&mut this.inner).poll_frame(cx)))
@@ -71,9 +98,7 @@ impl http_body::Body for ResponseBody {
         serve::body_polled(matches!(polled, Ok(Poll::Ready(_))));
         match polled {
             Ok(Poll::Ready(Some(Ok(frame)))) => {
-                if let (Some(record), Some(data)) = (&mut this.record, frame.data_ref()) {
-                    record.bytes_out += data.len() as u64;
-                }
+                let frame = frame.map_data(|data| this.slice(data));
                 Poll::Ready(Some(Ok(frame)))
             }
             Ok(Poll::Ready(None)) => {
@@ -107,18 +132,24 @@ impl http_body::Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.record.is_none() || self.inner.is_end_stream()
+        self.rest.is_empty() && (self.record.is_none() || self.inner.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        let (inner, rest) = (self.inner.size_hint(), self.rest.len() as u64);
+        let mut hint = SizeHint::new();
+        hint.set_lower(inner.lower() + rest);
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
     }
 }
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
         // A body of known length is dropped after its last byte, without being asked for the end.
-        if self.record.is_some() && self.inner.is_end_stream() {
+        if self.record.is_some() && self.rest.is_empty() && self.inner.is_end_stream() {
             self.end(None);
         }
     }
