@@ -70,9 +70,16 @@ impl Acceptor {
         let Some(listener) = self.listener.take() else { return };
         // The kernel is asked, not tokio, which may not have heard of the last ones yet. The socket does not block.
         let Ok(listener) = listener.into_std() else { return };
-        while let Ok((stream, peer)) = listener.accept() {
-            if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
-                self.serve(stream, peer);
+        loop {
+            match listener.accept() {
+                Ok((stream, peer)) => {
+                    if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+                        self.serve(stream, peer);
+                    }
+                }
+                // This one is gone, the next may not be.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(_) => return,
             }
         }
     }
