@@ -352,3 +352,33 @@ async fn waiting_for_a_layer_is_not_the_handlers_time_and_ends_with_the_stop() {
         drop(delivery.ack());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_layer_holds_does_not_begin_while_the_route_is_paused() {
+    use mainspring_pubsub::layers::Throttle;
+
+    let (brokers, publisher, inbox) = orders().await;
+    let log = log();
+    let router = Router::new()
+        .route("ship", inbox, note)
+        .with_state(Arc::clone(&log))
+        .layer(Throttle::new(1, Duration::from_secs(10)));
+    let handle = router.handle();
+    let router = start(router);
+    for text in ["a", "b", "c", "d"] {
+        publisher.publish(Message::new(text)).await.unwrap();
+    }
+    assert_eq!(log.wait(1).await, ["a"]);
+    handle.pause("ship").unwrap();
+    sleep(Duration::from_secs(15)).await;
+    assert_eq!(log.rest(), [""; 0], "a throttle let a message into a paused route");
+    handle.resume("ship").unwrap();
+    assert_eq!(log.wait(2).await, ["b", "c"]);
+    handle.pause("ship").unwrap();
+    sleep(Duration::from_secs(60)).await;
+    router.stop().await;
+    assert_eq!(log.rest(), [""; 0]);
+    let mut after = brokers.subscriber("memory://orders?group=ship").await.unwrap();
+    let delivery = next(&mut after).await;
+    assert_eq!((text(&delivery).as_str(), delivery.attempt()), ("d", Some(1)));
+}

@@ -24,6 +24,8 @@ pub(super) struct Board {
     pub(super) gate: Arc<Gate>,
     draining: AtomicBool,
     closed: AtomicBool,
+    /// Whether a lane has to be woken when the route is resumed.
+    parked: AtomicBool,
     max_messages: usize,
     max_bytes: usize,
 }
@@ -111,6 +113,7 @@ impl Board {
             gate,
             draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            parked: AtomicBool::new(false),
             max_messages,
             max_bytes,
         }
@@ -225,6 +228,10 @@ impl Board {
     /// Hands out what was held during a pause, and the retries that are due, and has leases extended; answers when to
     /// look again.
     pub(super) fn next_due(&self) -> Option<Instant> {
+        if self.parked.load(Ordering::SeqCst) && !self.gate.is_paused() {
+            self.parked.store(false, Ordering::SeqCst);
+            self.lanes.iter().for_each(|lane| lane.wake_lane());
+        }
         let mut state = self.lock();
         while !self.gate.is_paused()
             && !state.idle.is_empty()
@@ -264,6 +271,16 @@ impl Board {
         // What a layer still holds back has not begun either, and its lane gives it back.
         self.lanes.iter().for_each(|lane| lane.wake_lane());
         jobs
+    }
+
+    /// Whether a lane whose message a layer holds has to wait for the route to be resumed. It is woken then.
+    pub(super) fn parks(&self) -> bool {
+        if !self.gate.is_paused() {
+            return false;
+        }
+        self.parked.store(true, Ordering::SeqCst);
+        // Whoever resumes looks at the mark afterwards, so one of the two sees the other.
+        self.gate.is_paused()
     }
 
     /// Whether the route is stopping.

@@ -108,6 +108,14 @@ impl Lane {
 
     /// Goes on with the handler; true when it is done and there may be more to do.
     fn run(&mut self, shared: &Shared, mut job: Job, mut handling: Handling) -> bool {
+        if handling.held && shared.board.is_draining() {
+            return self.return_held(shared, job, &handling.correlation);
+        }
+        if handling.held && shared.board.parks() {
+            self.deadline = self.keep(shared, &mut job, Instant::now());
+            self.state = State::Running(job, handling);
+            return false;
+        }
         let mut cx = Context::from_waker(&self.waker);
         let polled = correlation::with(&handling.correlation, || self.slot.poll(&mut cx));
         let result = match polled {
@@ -116,10 +124,7 @@ impl Lane {
                 let now = Instant::now();
                 self.note_held(shared, &mut handling, now);
                 if handling.held && shared.board.is_draining() {
-                    correlation::with(&handling.correlation, || self.slot.clear());
-                    self.deadline = None;
-                    self.settle(shared, job, Fate::Returned, Delivery::release);
-                    return true;
+                    return self.return_held(shared, job, &handling.correlation);
                 }
                 let timeout = handling.since + shared.policy.timeout;
                 if handling.held || now < timeout {
@@ -145,6 +150,14 @@ impl Lane {
                 correlation::with(&scope, || self.fail(shared, job, correlation, &failure));
             }
         }
+        true
+    }
+
+    /// Gives a message back that a layer still holds; there may be more to do.
+    fn return_held(&mut self, shared: &Shared, job: Job, correlation: &Correlation) -> bool {
+        correlation::with(correlation, || self.slot.clear());
+        self.deadline = None;
+        self.settle(shared, job, Fate::Returned, Delivery::release);
         true
     }
 
