@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use super::backend::Backend;
 use super::case::{Fault, ensure};
 use super::run::Scale;
+use crate::history::{Journal, Producer};
 use crate::running::Running;
 
 /// The attribute that tells the messages of one topic of one case from those of others in the same place.
@@ -113,6 +114,22 @@ impl Topic {
 
     pub(super) async fn subscriber(&self, group: &str) -> Result<Subscriber, Fault> {
         Ok(within(self.patience, "opening a subscriber", self.brokers.subscriber(&self.group(group))).await??)
+    }
+
+    /// A subscriber of the group `g` whose deliveries of this topic's messages are written down.
+    pub(super) async fn watched(&self, journal: &Journal, consumer: &str) -> Result<Subscriber, Fault> {
+        let topic = self.clone();
+        Ok(journal.watch_own(self.subscriber("g").await?, "g", consumer, move |message| topic.owns(message)))
+    }
+
+    /// A producer of this topic, under a name that no other run has.
+    pub(super) fn producer(&self, journal: &Journal) -> Producer {
+        journal.producer(&*self.tag)
+    }
+
+    /// What this topic's producer is called.
+    pub(super) fn name(&self) -> &str {
+        &self.tag
     }
 
     pub(super) async fn inbox(&self, group: &str) -> Result<Inbox, Fault> {

@@ -71,8 +71,20 @@ impl Journal {
     /// Writes down what comes from a subscriber and how it is settled. `group` is the group that it receives for, and
     /// `consumer` its own name. The subscriber that comes back goes wherever the original would have gone.
     pub fn watch(&self, subscriber: Subscriber, group: &str, consumer: &str) -> Subscriber {
+        self.watch_own(subscriber, group, consumer, |_message| true)
+    }
+
+    /// Like [`watch`](Self::watch), where others publish to the same topic: only messages that the journal is `about`
+    /// are written down.
+    pub fn watch_own(
+        &self,
+        subscriber: Subscriber,
+        group: &str,
+        consumer: &str,
+        about: impl Fn(&Message) -> bool + Send + 'static,
+    ) -> Subscriber {
         self.joined(group, consumer);
-        Subscriber::new(Watched::new(subscriber, self.clone(), group, consumer))
+        Subscriber::new(Watched::new(subscriber, self.clone(), (group, consumer), about))
     }
 
     /// A handler has begun with a message. Which delivery it has is found by the message's tag: it is the newest.

@@ -1,5 +1,6 @@
 //! A subscriber whose deliveries are written down.
 
+use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -7,17 +8,18 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use mainspring_pubsub::driver::{self, Capabilities, Endpoint, Lease, Outcome};
-use mainspring_pubsub::{Confirmation, Delivery, Error, Subscriber};
+use mainspring_pubsub::{Confirmation, Delivery, Error, Message, Subscriber};
 use tokio::time::Instant;
 
 use super::event::{Settlement, Tag, What};
 use super::journal::Journal;
 
 /// Passes everything on, and notes it.
-#[derive(Debug)]
 pub(super) struct Watched {
     inner: Subscriber,
     journal: Journal,
+    /// Which messages the journal is about; the others are passed on unseen.
+    about: Box<dyn Fn(&Message) -> bool + Send>,
     group: Arc<str>,
     consumer: Arc<str>,
 }
@@ -31,8 +33,13 @@ struct WatchedLease {
 }
 
 impl Watched {
-    pub(super) fn new(inner: Subscriber, journal: Journal, group: &str, consumer: &str) -> Self {
-        Self { inner, journal, group: group.into(), consumer: consumer.into() }
+    pub(super) fn new(
+        inner: Subscriber,
+        journal: Journal,
+        (group, consumer): (&str, &str),
+        about: impl Fn(&Message) -> bool + Send + 'static,
+    ) -> Self {
+        Self { inner, journal, about: Box::new(about), group: group.into(), consumer: consumer.into() }
     }
 }
 
@@ -42,6 +49,9 @@ impl driver::Subscriber for Watched {
         // `next` is cancel-safe, so that it can be made anew for each poll.
         let next = ready!(pin!(self.inner.next()).poll(cx))?;
         let Some(inner) = next else { return Poll::Ready(Ok(None)) };
+        if !(self.about)(inner.message()) {
+            return Poll::Ready(Ok(Some(inner)));
+        }
         let (message, attempt, position) = (inner.shared(), inner.attempt(), inner.position());
         let number = self.journal.delivered(&self.group, &self.consumer, &message, attempt, position);
         let tag = Tag::of(&message);
@@ -100,5 +110,11 @@ pub(crate) fn settle(delivery: Delivery, outcome: Outcome) -> Confirmation {
         Outcome::Nack { after: Some(after) } => delivery.nack_after(after),
         Outcome::Reject { reason } => delivery.reject(reason),
         _ => delivery.release(),
+    }
+}
+
+impl fmt::Debug for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watched").field("inner", &self.inner).field("consumer", &self.consumer).finish_non_exhaustive()
     }
 }

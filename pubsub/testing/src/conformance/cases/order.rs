@@ -20,9 +20,9 @@ table! {
 async fn a_key_keeps_its_order(stage: Stage) -> Result<(), Fault> {
     let topic = stage.topic().await?;
     let journal = Journal::new();
-    let watched = journal.watch(topic.subscriber("g").await?, "g", "reader");
+    let watched = topic.watched(&journal, "reader").await?;
     let mut inbox = topic.reads(watched);
-    let (publisher, producer) = (topic.publisher().await?, journal.producer("p"));
+    let (publisher, producer) = (topic.publisher().await?, topic.producer(&journal));
     let count = stage.size(200, 1000);
     let messages = (0..count).map(|n| topic.message(n.to_string()).with_key(format!("k{}", n % KEYS)));
     for result in within(topic.patience, "publishing", producer.publish_all(&publisher, messages.collect())).await? {
@@ -39,7 +39,7 @@ async fn a_key_keeps_its_order_across_subscribers(stage: Stage) -> Result<(), Fa
     let (read, received) = tokio::sync::watch::channel(0);
     let mut readers = JoinSet::new();
     for n in 0..10 {
-        let watched = journal.watch(topic.subscriber("g").await?, "g", &format!("reader {n}"));
+        let watched = topic.watched(&journal, &format!("reader {n}")).await?;
         let mut inbox = topic.reads(watched);
         let (read, mut received) = (read.clone(), received.clone());
         readers.spawn(async move {
@@ -55,7 +55,7 @@ async fn a_key_keeps_its_order_across_subscribers(stage: Stage) -> Result<(), Fa
             }
         });
     }
-    let (publisher, producer) = (topic.publisher().await?, journal.producer("p"));
+    let (publisher, producer) = (topic.publisher().await?, topic.producer(&journal));
     for n in 0..count {
         let message = topic.message(n.to_string()).with_key(format!("k{}", n % KEYS));
         producer.publish(&publisher, message).await?;

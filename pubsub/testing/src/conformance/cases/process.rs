@@ -27,12 +27,14 @@ async fn a_stopped_process_repeats_nothing(stage: Stage) -> Result<(), Fault> {
 
 /// Has one process after the other consume the topic, each ended in the middle of its work.
 async fn generations(stage: &Stage, kill: bool) -> Result<(), Fault> {
-    let topic = stage.topic().await?;
+    let mut topic = stage.topic().await?;
+    // A broker may take most of a minute to notice that a member is dead.
+    topic.patience *= 4;
     let (count, ends) = (stage.size(2000, 100_000), stage.size(5, 30));
     let journal = Journal::new();
     journal.joined("g", "child 0");
     let mut child = Consumer::start(stage, &topic, &journal, 0).await?;
-    let producer = Arc::new(journal.producer("p"));
+    let producer = Arc::new(topic.producer(&journal));
     publish(&topic, &producer, count).await?;
     let mut handled = 0;
     for n in 1..=ends {
@@ -86,6 +88,8 @@ struct Consumer {
     lines: Lines<BufReader<ChildStdout>>,
     journal: Journal,
     name: Arc<str>,
+    /// Others may have published to the same topic.
+    producer: String,
     deliveries: std::collections::HashMap<Tag, u64>,
 }
 
@@ -96,8 +100,9 @@ impl Consumer {
         let mut process = command.spawn().map_err(|error| Fault::new(format!("cannot start a child: {error}")))?;
         let Some(stdout) = process.stdout.take() else { return Err(Fault::new("the child has no output")) };
         let lines = BufReader::new(stdout).lines();
-        let name = format!("child {number}").into();
-        let mut child = Self { process, lines, journal: journal.clone(), name, deliveries: Default::default() };
+        let (name, producer) = (format!("child {number}").into(), topic.name().to_owned());
+        let mut child =
+            Self { process, lines, journal: journal.clone(), name, producer, deliveries: Default::default() };
         let first = child.line(topic.patience).await?;
         ensure!(first.as_deref() == Some("ready"), "the child said {first:?} instead of `ready`");
         Ok(child)
@@ -111,6 +116,9 @@ impl Consumer {
         let (Some(producer), Some(seq)) = (producer, seq) else {
             return Err(Fault::new(format!("the child said `{line}`")));
         };
+        if *producer != *self.producer {
+            return Ok(Some(false));
+        }
         let tag = Tag { producer: producer.into(), seq };
         match what {
             Some("start") => {

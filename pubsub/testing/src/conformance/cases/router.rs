@@ -40,9 +40,9 @@ async fn the_router_handles_everything_once(stage: Stage) -> Result<(), Fault> {
             Ok(())
         }
     });
-    let inbox = journal.watch(topic.subscriber("g").await?, "g", "router");
+    let inbox = topic.watched(&journal, "router").await?;
     let router = topic.start(Router::new().route("all", inbox, handler).concurrency(32));
-    let (publisher, producer) = (topic.publisher().await?, journal.producer("p"));
+    let (publisher, producer) = (topic.publisher().await?, topic.producer(&journal));
     let count = stage.size(300, 5000);
     let messages = (0..count).map(|n| topic.message(n.to_string()).with_key(format!("k{}", n % 50)));
     for result in producer.publish_all(&publisher, messages.collect()).await {
@@ -187,9 +187,9 @@ async fn the_router_takes_on_no_more_than_it_may(stage: Stage) -> Result<(), Fau
             Ok(())
         }
     });
-    let inbox = journal.watch(topic.subscriber("g").await?, "g", "router");
+    let inbox = topic.watched(&journal, "router").await?;
     let router = topic.start(Router::new().route("stalled", inbox, handler).concurrency(4).prefetch(6));
-    let (publisher, producer) = (topic.publisher().await?, journal.producer("p"));
+    let (publisher, producer) = (topic.publisher().await?, topic.producer(&journal));
     let messages = (0..100).map(|n| topic.message(n.to_string()));
     for result in producer.publish_all(&publisher, messages.collect()).await {
         result?;

@@ -101,9 +101,9 @@ async fn a_takeover_loses_and_repeats_nothing(stage: Stage) -> Result<(), Fault>
             Ok(())
         }
     });
-    let first = journal.watch(topic.subscriber("g").await?, "g", "router 0");
+    let first = topic.watched(&journal, "router 0").await?;
     let mut running = topic.start(Router::new().route("takeover", first, handler.clone()).concurrency(16));
-    let (publisher, producer) = (topic.publisher().await?, journal.producer("p"));
+    let (publisher, producer) = (topic.publisher().await?, topic.producer(&journal));
     let (count, takeovers) = (stage.size(1000, 10_000), stage.size(5, 30));
     let messages = (0..count).map(|n| topic.message(n.to_string()).with_key(format!("k{}", n % 50)));
     for result in producer.publish_all(&publisher, messages.collect()).await {
@@ -118,7 +118,7 @@ async fn a_takeover_loses_and_repeats_nothing(stage: Stage) -> Result<(), Fault>
         let ended = running.ended(topic.patience * 2).await;
         ended.ok_or_else(|| Fault::new(format!("router {n} did not stop")))??;
         let topic = topic.again().await?;
-        let next = journal.watch(topic.subscriber("g").await?, "g", &format!("router {n}"));
+        let next = topic.watched(&journal, &format!("router {n}")).await?;
         running = topic.start(Router::new().route("takeover", next, handler.clone()).concurrency(16));
     }
     drain(&topic, &mut log, count - handled).await?;
@@ -162,9 +162,9 @@ async fn a_hung_message_comes_again_and_hardly_any_other(stage: Stage) -> Result
             Ok(())
         }
     });
-    let inbox = journal.watch(topic.subscriber("g").await?, "g", "router");
+    let inbox = topic.watched(&journal, "router").await?;
     let router = topic.start(Router::new().route("gap", inbox, handler).concurrency(8));
-    let (publisher, producer) = (topic.publisher().await?, journal.producer("p"));
+    let (publisher, producer) = (topic.publisher().await?, topic.producer(&journal));
     let messages = (0..100).map(|n| topic.message(n.to_string()).with_key(format!("k{n}")));
     for result in producer.publish_all(&publisher, messages.collect()).await {
         result?;
@@ -199,11 +199,11 @@ async fn coming_and_going_loses_and_repeats_nothing(stage: Stage) -> Result<(), 
         }
     });
     let member = async |name: &str| {
-        let inbox = journal.watch(topic.subscriber("g").await?, "g", name);
+        let inbox = topic.watched(&journal, name).await?;
         Ok::<_, Fault>(topic.start(Router::new().route("member", inbox, handler.clone()).concurrency(16)))
     };
     let staying = member("staying").await?;
-    let (publisher, producer) = (topic.publisher().await?, journal.producer("p"));
+    let (publisher, producer) = (topic.publisher().await?, topic.producer(&journal));
     let rounds = stage.size(8, 50);
     let mut published = 0;
     let mut passing: Vec<crate::Running> = Vec::new();
