@@ -39,8 +39,14 @@ struct State {
 #[derive(Default)]
 struct Topic {
     published: Vec<Message>,
-    /// What each group has not settled.
-    groups: BTreeMap<String, BTreeSet<MessageId>>,
+    groups: BTreeMap<String, Group>,
+}
+
+/// What a group has not settled, and what of it is out.
+#[derive(Default)]
+struct Group {
+    unsettled: BTreeSet<MessageId>,
+    out: BTreeSet<MessageId>,
 }
 
 impl Observed {
@@ -103,7 +109,7 @@ impl Observer {
         loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
-            if self.state().topics.values().all(|topic| topic.groups.values().all(BTreeSet::is_empty)) {
+            if self.state().topics.values().all(|topic| topic.groups.values().all(|group| group.unsettled.is_empty())) {
                 return;
             }
             changed.await;
@@ -114,7 +120,10 @@ impl Observer {
     pub(crate) fn left(&self) -> String {
         let mut left = Vec::new();
         for (name, topic) in &self.state().topics {
-            for (group, messages) in topic.groups.iter().filter(|(_, messages)| !messages.is_empty()) {
+            for (group, Group { unsettled: messages, .. }) in &topic.groups {
+                if messages.is_empty() {
+                    continue;
+                }
                 let some: Vec<_> = messages.iter().take(3).map(ToString::to_string).collect();
                 let dots = if messages.len() > some.len() { ", …" } else { "" };
                 left.push(format!("`{group}` of `{name}` has {} left ({}{dots})", messages.len(), some.join(", ")));
@@ -136,8 +145,8 @@ impl Observer {
             bytes += message.size();
             bytes <= max_bytes
         });
-        let kept = kept.map(|message| message.id.clone()).collect();
-        topic.groups.insert(group.to_owned(), kept);
+        let unsettled = kept.map(|message| message.id.clone()).collect();
+        topic.groups.insert(group.to_owned(), Group { unsettled, ..Group::default() });
     }
 
     /// Notes a message before the broker has it, so that it is never delivered before it is known.
@@ -145,8 +154,8 @@ impl Observer {
         let mut state = self.state();
         let topic = state.topics.entry(topic.to_owned()).or_default();
         topic.published.push(message.clone());
-        for unsettled in topic.groups.values_mut() {
-            unsettled.insert(message.id.clone());
+        for group in topic.groups.values_mut() {
+            group.unsettled.insert(message.id.clone());
         }
     }
 
@@ -157,11 +166,26 @@ impl Observer {
         if let Some(at) = topic.published.iter().rposition(|message| message.id == *id) {
             topic.published.remove(at);
         }
-        topic.groups.values_mut().for_each(|unsettled| {
-            unsettled.remove(id);
-        });
+        for group in topic.groups.values_mut() {
+            group.unsettled.remove(id);
+        }
         drop(state);
         self.changed.notify_waiters();
+    }
+
+    fn lent(&self, source: &Source, id: &MessageId) {
+        let mut state = self.state();
+        let topic = state.topics.get_mut(&source.topic);
+        if let Some(group) = topic.and_then(|topic| topic.groups.get_mut(&source.group)) {
+            group.out.insert(id.clone());
+        }
+    }
+
+    /// Whether everything that the group has not settled is out.
+    fn is_worked_off(&self, source: &Source) -> bool {
+        let state = self.state();
+        let group = state.topics.get(&source.topic).and_then(|topic| topic.groups.get(&source.group));
+        group.is_none_or(|group| group.unsettled.is_subset(&group.out))
     }
 
     fn settled(&self, source: &Source, id: &MessageId, outcome: &Outcome, result: &Result<(), Error>) {
@@ -175,9 +199,16 @@ impl Observer {
             (Outcome::Nack { .. }, Ok(())) => tally.nacked += 1,
             (_, Ok(())) => tally.returned += 1,
         }
+        let is_lost = matches!(result, Err(error) if error.kind() == ErrorKind::Lost);
         let done = result.is_ok() && matches!(outcome, Outcome::Ack | Outcome::Reject { .. });
-        if done && let Some(unsettled) = topics.get_mut(&source.topic).and_then(|t| t.groups.get_mut(&source.group)) {
-            unsettled.remove(id);
+        if let Some(group) = topics.get_mut(&source.topic).and_then(|topic| topic.groups.get_mut(&source.group)) {
+            if done {
+                group.unsettled.remove(id);
+            }
+            // Of a message whose lease was lost, somebody else may have the next one.
+            if !is_lost {
+                group.out.remove(id);
+            }
         }
         drop(state);
         self.changed.notify_waiters();
@@ -264,6 +295,7 @@ impl driver::Subscriber for ObservedSubscriber {
         let next = ready!(pin!(self.inner.next()).poll(cx))?;
         let Some(inner) = next else { return Poll::Ready(Ok(None)) };
         let (message, attempt, position) = (inner.shared(), inner.attempt(), inner.position());
+        self.observer.lent(&self.source, &message.id);
         let lease = ObservedLease { inner, source: Arc::clone(&self.source), observer: Arc::clone(&self.observer) };
         let mut delivery = Delivery::new(message, Box::new(lease));
         if let Some(attempt) = attempt {
@@ -277,6 +309,10 @@ impl driver::Subscriber for ObservedSubscriber {
 
     async fn close(&mut self, deadline: Instant) -> Result<(), Error> {
         self.inner.close(deadline).await
+    }
+
+    fn is_worked_off(&self) -> bool {
+        self.observer.is_worked_off(&self.source)
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -104,6 +104,19 @@ async fn an_aborted_router_leaves_its_messages() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stop_works_the_queue_off_as_on_the_broker_itself() {
+    let harness = Harness::new();
+    let inbox = harness.subscriber("orders", "ship");
+    let router = harness.start(Router::new().route("ship", inbox, ship).concurrency(2));
+    for _ in 0..6 {
+        harness.publish("orders", Message::new("slow")).await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    router.request_stop(Duration::from_secs(60));
+    assert_eq!(harness.settled().await, Tally { acked: 6, ..Tally::default() });
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_recorder_fails_as_told_and_keeps_the_rest() {
     let recorder = Recorder::new();
     recorder.succeed_next();
