@@ -291,7 +291,9 @@ impl Board {
     /// Tells the lanes to drop what they run, and to end.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        self.lanes.iter().for_each(|lane| lane.wake_lane());
+        // The workers and not the lanes: a lane that its worker is about to poll counts as woken already, and the worker
+        // may have looked whether it is over just before.
+        self.lanes.iter().for_each(|lane| lane.wake_worker());
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -247,7 +247,8 @@ impl Router<()> {
                             _ => trigger = None,
                         }
                     }
-                    () = shutdown.requests_finished(), if !last_told => {
+                    // Not before the request to stop was passed on, or it would be news about nothing, and lost.
+                    () = shutdown.requests_finished(), if passed_on && !last_told => {
                         last_told = true;
                         if let Some(trigger) = &trigger {
                             trigger.requests_finished();
