@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{Kafka, PATIENCE, assert_quiet, close, next, publish, text, unique};
+use common::{Kafka, PATIENCE, assert_quiet, close, next, publish, text};
 use mainspring_daemon::Context;
 use mainspring_observe::metrics;
 use mainspring_pubsub::{Bytes, Error, ErrorKind, Failure, Key, Message, Router, Text};
@@ -22,7 +22,7 @@ async fn messages_come_out_as_they_went_in() {
     let Some(kafka) = Kafka::up() else { return };
     let topic = kafka.topic(4).await;
     let publisher = kafka.publisher(&topic).await;
-    let mut subscriber = kafka.subscriber(&format!("kafka://{topic}?group=g")).await;
+    let mut subscriber = kafka.subscriber(&format!("kafka://{topic}?group={topic}")).await;
     let body: Vec<u8> = (0..=255).cycle().take(100_000).collect();
     let sent =
         Message::new(body).with_key("ключ 🔑").with_attribute("name", "žluťoučký\n\"kůň\"").with_attribute("empty", "");
@@ -60,7 +60,7 @@ async fn messages_of_other_clients_are_read_as_they_are() {
     assert!(producer.send(BaseRecord::<str, str>::to(&topic).key("tombstone")).is_ok());
     producer.flush(PATIENCE).unwrap();
 
-    let mut subscriber = kafka.subscriber(&format!("kafka://{topic}?group=g")).await;
+    let mut subscriber = kafka.subscriber(&format!("kafka://{topic}?group={topic}")).await;
     let first = next(&mut subscriber).await;
     let message = first.message();
     assert_eq!((message.body.as_ref(), message.key.as_deref()), (&b"plain"[..], Some("hex:fe01")));
@@ -82,7 +82,7 @@ async fn groups_share_and_each_group_sees_all() {
     let (sender, mut receiver) = mpsc::unbounded_channel();
     let mut readers = JoinSet::new();
     for group in ["one", "two", "two"] {
-        let mut subscriber = kafka.subscriber(&format!("kafka://{topic}?group={group}")).await;
+        let mut subscriber = kafka.subscriber(&format!("kafka://{topic}?group={topic}-{group}")).await;
         let sender = sender.clone();
         readers.spawn(async move {
             loop {
@@ -106,7 +106,7 @@ async fn nacked_and_dropped_messages_come_again_and_count() {
     let topic = kafka.topic(1).await;
     let publisher = kafka.publisher(&topic).await;
     publisher.publish(Message::new("a")).await.unwrap();
-    let mut subscriber = kafka.subscriber(&format!("kafka://{topic}?group=g")).await;
+    let mut subscriber = kafka.subscriber(&format!("kafka://{topic}?group={topic}")).await;
 
     next(&mut subscriber).await.nack().await.unwrap();
     let second = next(&mut subscriber).await;
@@ -125,7 +125,7 @@ async fn nacked_and_dropped_messages_come_again_and_count() {
     assert_quiet(&mut subscriber).await;
     close(subscriber).await;
 
-    let mut subscriber = kafka.subscriber(&format!("kafka://{topic}?group=g")).await;
+    let mut subscriber = kafka.subscriber(&format!("kafka://{topic}?group={topic}")).await;
     assert_quiet(&mut subscriber).await;
     close(subscriber).await;
 }
@@ -135,11 +135,11 @@ async fn rejecting_is_not_supported_and_keeps_the_message() {
     let Some(kafka) = Kafka::up() else { return };
     let topic = kafka.topic(1).await;
     kafka.publisher(&topic).await.publish(Message::new("a")).await.unwrap();
-    let mut subscriber = kafka.subscriber(&format!("kafka://{topic}?group=g")).await;
+    let mut subscriber = kafka.subscriber(&format!("kafka://{topic}?group={topic}")).await;
     let error = next(&mut subscriber).await.reject("no").await.unwrap_err();
     assert_eq!((error.kind(), error.backend()), (ErrorKind::Unsupported, "kafka"));
     close(subscriber).await;
-    let mut subscriber = kafka.subscriber(&format!("kafka://{topic}?group=g")).await;
+    let mut subscriber = kafka.subscriber(&format!("kafka://{topic}?group={topic}")).await;
     assert_eq!(text(&next(&mut subscriber).await), "a");
     close(subscriber).await;
 }
@@ -149,14 +149,14 @@ async fn what_is_settled_after_closing_is_lost() {
     let Some(kafka) = Kafka::up() else { return };
     let topic = kafka.topic(1).await;
     kafka.publisher(&topic).await.publish(Message::new("a")).await.unwrap();
-    let mut subscriber = kafka.subscriber(&format!("kafka://{topic}?group=g")).await;
+    let mut subscriber = kafka.subscriber(&format!("kafka://{topic}?group={topic}")).await;
     let delivery = next(&mut subscriber).await;
     subscriber.close(Instant::now() + PATIENCE).await.unwrap();
     assert!(subscriber.next().await.unwrap().is_none());
     assert_eq!(delivery.extend(PATIENCE).await.unwrap_err().kind(), ErrorKind::Lost);
     assert_eq!(delivery.ack().await.unwrap_err().kind(), ErrorKind::Lost);
     subscriber.close(Instant::now() + PATIENCE).await.unwrap();
-    let mut subscriber = kafka.subscriber(&format!("kafka://{topic}?group=g")).await;
+    let mut subscriber = kafka.subscriber(&format!("kafka://{topic}?group={topic}")).await;
     assert_eq!(text(&next(&mut subscriber).await), "a");
     close(subscriber).await;
 }
@@ -167,7 +167,7 @@ async fn a_new_group_can_begin_with_what_is_new_and_keeps_that_beginning() {
     let topic = kafka.topic(2).await;
     let publisher = kafka.publisher(&topic).await;
     publish(&publisher, 20, 20).await;
-    let url = format!("kafka://{topic}?group=g&auto_offset_reset=latest");
+    let url = format!("kafka://{topic}?group={topic}&auto_offset_reset=latest");
     // Nothing was received, and so nothing acked: where the group begins is noted all the same.
     close(kafka.subscriber(&url).await).await;
     publisher.publish(Message::new("new")).await.unwrap();
@@ -184,7 +184,7 @@ async fn metrics_tell_how_far_behind_a_group_is_while_it_reads() {
     let Some(kafka) = Kafka::up() else { return };
     let topic = kafka.topic(1).await;
     publish(&kafka.publisher(&topic).await, 100, 10).await;
-    let mut subscriber = kafka.subscriber(&format!("kafka://{topic}?group=g")).await;
+    let mut subscriber = kafka.subscriber(&format!("kafka://{topic}?group={topic}")).await;
     for _ in 0..10 {
         next(&mut subscriber).await.ack().await.unwrap();
     }
@@ -226,7 +226,7 @@ async fn a_router_keeps_the_order_of_each_key_in_one_partition_through_retries()
             Ok(())
         }
     };
-    let inbox = kafka.subscriber(&format!("kafka://{topic}?group={}", unique("g"))).await;
+    let inbox = kafka.subscriber(&format!("kafka://{topic}?group={topic}")).await;
     let router = Router::new().route("r", inbox, handler).concurrency(16).dead_letter(kafka.publisher(&dead).await);
     let (trigger, cx) = Context::test("r");
     let mut running = JoinSet::new();
@@ -241,7 +241,7 @@ async fn a_router_keeps_the_order_of_each_key_in_one_partition_through_retries()
     for (key, numbers) in seen {
         assert!(numbers.is_sorted(), "{key}: {numbers:?}");
     }
-    let mut letters = kafka.subscriber(&format!("kafka://{dead}?group=g")).await;
+    let mut letters = kafka.subscriber(&format!("kafka://{dead}?group={dead}")).await;
     let letter = next(&mut letters).await;
     assert_eq!((letter.message().body.clone(), letter.message().key.as_deref()), (Bytes::from("42"), Some("key-12")));
     assert_eq!(letter.message().attributes["dead-letter-position"], "0/42");

@@ -92,6 +92,6 @@ async fn dropping_a_publish_leaves_the_message_to_the_broker() {
         tokio::time::timeout(std::time::Duration::from_millis(20), publisher.publish(Message::new(body.clone())));
     assert!(dropped.await.is_err());
     publisher.flush(Instant::now() + PATIENCE).await.unwrap();
-    let mut subscriber = kafka.subscriber(&format!("kafka://{topic}?group=g")).await;
+    let mut subscriber = kafka.subscriber(&format!("kafka://{topic}?group={topic}")).await;
     assert_eq!(text(&next(&mut subscriber).await), body);
 }

@@ -14,7 +14,7 @@ const KEYS: usize = 200;
 async fn members_come_and_go(options: &str, messages: usize) {
     let Some(kafka) = Kafka::up() else { return };
     let topic = kafka.topic(12).await;
-    let url = format!("kafka://{topic}?group=g&{options}");
+    let url = format!("kafka://{topic}?group={topic}&{options}");
     let publisher = kafka.publisher(&topic).await;
     publish(&publisher, messages, KEYS).await;
 
@@ -53,7 +53,7 @@ async fn members_come_and_go_without_loss_or_duplicate() {
 async fn an_instance_takes_over_from_one_that_stops() {
     let Some(kafka) = Kafka::up() else { return };
     let topic = kafka.topic(4).await;
-    let url = format!("kafka://{topic}?group=g");
+    let url = format!("kafka://{topic}?group={topic}");
     let publisher = kafka.publisher(&topic).await;
     publish(&publisher, 4_000, KEYS).await;
     let history = History::default();
@@ -76,7 +76,7 @@ async fn a_message_that_outlasts_the_drain_is_lost_to_its_old_owner() {
     let Some(kafka) = Kafka::up() else { return };
     let topic = kafka.topic(1).await;
     // All partitions move at each change of a classic group.
-    let url = format!("kafka://{topic}?group=g&protocol=classic&session_timeout=6s&drain=200ms");
+    let url = format!("kafka://{topic}?group={topic}&protocol=classic&session_timeout=6s&drain=200ms");
     kafka.publisher(&topic).await.publish(Message::new("slow")).await.unwrap();
     let mut first = kafka.subscriber(&url).await;
     let slow = next(&mut first).await;

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use common::{Kafka, PATIENCE, assert_quiet, close, next, publish, text, unique};
+use common::{Kafka, PATIENCE, assert_quiet, close, next, publish, text};
 use mainspring_pubsub::ErrorKind;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -71,7 +71,7 @@ async fn nothing_is_lost_when_processes_are_killed() {
     let Some(kafka) = Kafka::up() else { return };
     let topic = kafka.topic(4).await;
     publish(&kafka.publisher(&topic).await, 6_000, 100).await;
-    let url = format!("kafka://{topic}?group=g&{CLASSIC}");
+    let url = format!("kafka://{topic}?group={topic}&{CLASSIC}");
     let mut seen = BTreeSet::new();
     let (mut lines, mut duplicates) = (0, 0);
     for life in 0..4 {
@@ -98,7 +98,7 @@ async fn one_stuck_message_does_not_have_the_others_handled_again_after_a_kill()
     let Some(kafka) = Kafka::up() else { return };
     let topic = kafka.topic(1).await;
     publish(&kafka.publisher(&topic).await, 2_000, 100).await;
-    let url = format!("kafka://{topic}?group=g&{CLASSIC}");
+    let url = format!("kafka://{topic}?group={topic}&{CLASSIC}");
     let (child, mut handled) = start(&url, Some("5"));
     assert!(handled.any(|number| number == 1_999), "the child gets to the last message");
     wait_for_note(&kafka, &topic, 1_999).await;
@@ -118,13 +118,13 @@ async fn notes_of_others_are_ignored() {
     let Some(kafka) = Kafka::up() else { return };
     let topic = kafka.topic(1).await;
     publish(&kafka.publisher(&topic).await, 10, 10).await;
-    let other = consumer(&kafka);
+    let other = consumer(&kafka, &topic);
     let mut list = TopicPartitionList::new();
     let mut element = list.add_partition(&topic, 0);
     element.set_offset(Offset::Offset(3)).unwrap();
     element.set_metadata("ms1;2;BB and something else");
     other.commit(&list, rdkafka::consumer::CommitMode::Sync).unwrap();
-    let mut subscriber = kafka.subscriber(&format!("kafka://{topic}?group=g")).await;
+    let mut subscriber = kafka.subscriber(&format!("kafka://{topic}?group={topic}")).await;
     for number in 3..10 {
         let delivery = next(&mut subscriber).await;
         assert_eq!(text(&delivery), number.to_string());
@@ -138,7 +138,7 @@ async fn closing_and_dropping_commit_what_was_acked() {
     let Some(kafka) = Kafka::up() else { return };
     let topic = kafka.topic(1).await;
     publish(&kafka.publisher(&topic).await, 10, 10).await;
-    let url = format!("kafka://{topic}?group=g");
+    let url = format!("kafka://{topic}?group={topic}");
     let mut subscriber = kafka.subscriber(&url).await;
     for _ in 0..5 {
         next(&mut subscriber).await.ack().await.unwrap();
@@ -159,16 +159,16 @@ async fn closing_and_dropping_commit_what_was_acked() {
     assert_eq!(out.ack().await.unwrap_err().kind(), ErrorKind::Lost);
 }
 
-/// A consumer of the group that reads nothing.
-fn consumer(kafka: &Kafka) -> BaseConsumer {
+/// A consumer of the topic's group that is no member. While the group has members, the broker takes no commit of it.
+fn consumer(kafka: &Kafka, topic: &str) -> BaseConsumer {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", &kafka.address).set("group.id", "g").set("client.id", unique("test"));
+    config.set("bootstrap.servers", &kafka.address).set("group.id", topic);
     config.create().unwrap()
 }
 
-/// What the group `g` has committed of partition 0.
+/// What the topic's group has committed of partition 0.
 fn committed(kafka: &Kafka, topic: &str) -> (Option<i64>, String) {
-    let consumer = consumer(kafka);
+    let consumer = consumer(kafka, topic);
     let mut list = TopicPartitionList::new();
     list.add_partition(topic, 0);
     let list = consumer.committed_offsets(list, PATIENCE).unwrap();

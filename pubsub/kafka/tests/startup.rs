@@ -51,7 +51,7 @@ async fn a_port_that_never_answers_is_named() {
 async fn a_missing_topic_is_named() {
     let Some(kafka) = Kafka::up() else { return };
     let (topic, since) = (unique("missing"), Instant::now());
-    let url = format!("kafka://{topic}?group=g&grace=1s");
+    let url = format!("kafka://{topic}?group={topic}&grace=1s");
     let error = kafka.brokers.subscriber(&url).await.unwrap_err();
     assert_eq!((error.kind(), error.backend()), (ErrorKind::NotFound, "kafka"));
     assert!(error.to_string().contains(&topic), "{error}");

@@ -48,7 +48,8 @@ impl Kafka {
         Self { address: address.to_owned(), brokers: Brokers::new(&config).unwrap().register("kafka", opener) }
     }
 
-    /// A fresh topic.
+    /// A fresh topic. Groups that read it are called after it: a group is one thing for the whole broker, and tests that
+    /// run beside each other would be members of the same.
     pub async fn topic(&self, partitions: i32) -> String {
         let topic = unique("topic");
         let admin: AdminClient<DefaultClientContext> =
