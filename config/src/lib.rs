@@ -74,7 +74,7 @@ mod work;
 pub use check::{Check, Report};
 pub use duration::{Duration, ParseDurationError};
 pub use exit::Exit;
-pub use loaded::Loaded;
+pub use loaded::{Loaded, Values};
 pub use loader::Loader;
 pub use problem::{Error, Problem};
 pub use secret::Secret;

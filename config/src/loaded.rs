@@ -58,8 +58,61 @@ impl<C> Loaded<C> {
         &self.notices
     }
 
+    /// Returns the values alone, to see later what another load has changed.
+    pub fn values(&self) -> Values {
+        Values(self.json.clone())
+    }
+
     fn place(&self, section: &str) -> Option<&Path> {
         self.settled.sections.iter().find(|(name, _)| name == section).map(|(_, path)| path)
+    }
+}
+
+/// What a configuration said at one time. It cannot be looked into: secrets are inside.
+#[derive(Clone)]
+pub struct Values(Json);
+
+impl Values {
+    /// Returns the dotted keys that have another value in `other`, or none. Lists are one value.
+    ///
+    /// ```
+    /// # use mainspring_config::{Loader, Secret};
+    /// # #[derive(Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+    /// # struct Config { topic: String, work: mainspring_config::Duration }
+    /// let load = |work: &str| {
+    ///     let args = ["--set".into(), "topic=a".into(), "--set".into(), format!("work={work}").into()];
+    ///     Loader::new("orders", "0.1.0").args(args).load::<Config>().unwrap().values()
+    /// };
+    /// assert_eq!(load("1s").changes(&load("2s")), ["work"]);
+    /// ```
+    pub fn changes(&self, other: &Self) -> Vec<String> {
+        let mut changes = Vec::new();
+        compare(&Path::default(), Some(&self.0), Some(&other.0), &mut changes);
+        changes
+    }
+}
+
+impl std::fmt::Debug for Values {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Values").finish_non_exhaustive()
+    }
+}
+
+fn compare(at: &Path, one: Option<&Json>, other: Option<&Json>, changes: &mut Vec<String>) {
+    let (a, b) = match (one, other) {
+        (Some(Json::Object(a)), Some(Json::Object(b))) => (a, b),
+        (one, other) => {
+            if one != other {
+                changes.push(at.to_string());
+            }
+            return;
+        }
+    };
+    for (key, value) in a {
+        compare(&at.key(key), Some(value), b.get(key), changes);
+    }
+    for (key, value) in b.iter().filter(|(key, _)| !a.contains_key(*key)) {
+        compare(&at.key(key), None, Some(value), changes);
     }
 }
 

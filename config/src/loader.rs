@@ -35,6 +35,7 @@ use crate::{env, finish, flags, print};
 /// assert_eq!(loaded.config().topic, "memory://orders");
 /// assert_eq!(loaded.config().work, Duration::from_secs(90));
 /// ```
+#[derive(Clone)]
 pub struct Loader {
     name: String,
     version: String,
@@ -44,8 +45,9 @@ pub struct Loader {
     checks: Vec<Registered>,
 }
 
-pub(crate) type RunCheck = Box<dyn Fn(&Json) -> Option<Report>>;
+pub(crate) type RunCheck = fn(&Json) -> Option<Report>;
 
+#[derive(Clone)]
 pub(crate) struct Registered {
     /// The section's name; none for the configuration as a whole.
     pub(crate) section: Option<&'static str>,
@@ -87,13 +89,13 @@ impl Loader {
     /// Registers the check of a section: of every value, wherever it stands, whose type carries
     /// `#[schemars(extend("x-section" = name))]`.
     pub fn section<T: Check + DeserializeOwned + 'static>(mut self, name: &'static str) -> Self {
-        self.checks.push(Registered { section: Some(name), run: run_of::<T>() });
+        self.checks.push(Registered { section: Some(name), run: run::<T> });
         self
     }
 
     /// Registers a check of the configuration as a whole.
     pub fn check<T: Check + DeserializeOwned + 'static>(mut self) -> Self {
-        self.checks.push(Registered { section: None, run: run_of::<T>() });
+        self.checks.push(Registered { section: None, run: run::<T> });
         self
     }
 
@@ -154,11 +156,9 @@ impl std::fmt::Debug for Loader {
     }
 }
 
-fn run_of<T: Check + DeserializeOwned>() -> RunCheck {
-    Box::new(|json| {
-        let section: T = finish::read(json).ok()?;
-        let mut report = Report::default();
-        section.check(&mut report);
-        Some(report)
-    })
+fn run<T: Check + DeserializeOwned>(json: &Json) -> Option<Report> {
+    let section: T = finish::read(json).ok()?;
+    let mut report = Report::default();
+    section.check(&mut report);
+    Some(report)
 }

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{EX_CONFIG, EX_UNAVAILABLE};
+use crate::reload::Reload;
 use crate::{Config, Error, Result};
 
 /// A daemon's name and version, and how to start it. Made by [`app!`](crate::app).
@@ -28,6 +29,7 @@ pub(crate) struct Launched {
     pub(crate) identity: Identity,
     /// The effective configuration with origins, secrets masked.
     pub(crate) printed: String,
+    pub(crate) reload: Reload,
 }
 
 tokio::task_local! {
@@ -66,13 +68,13 @@ impl App {
     /// `--check-config`, `--print-config` and `--config-schema` print and return without opening anything.
     pub fn launch<C, F, Fut>(self, run: F) -> ExitCode
     where
-        C: Serialize + DeserializeOwned + JsonSchema + Default,
+        C: Serialize + DeserializeOwned + JsonSchema + Default + 'static,
         F: FnOnce(C) -> Fut,
         Fut: Future<Output = Result>,
     {
         let loader = Loader::new(self.name, self.version).args(std::env::args_os().skip(1)).env(std::env::vars_os());
         let loader = self.sections.into_iter().fold(loader, |loader, section| section(loader));
-        let loaded = match loader.load::<C>() {
+        let loaded = match loader.clone().load::<C>() {
             Ok(loaded) => loaded,
             Err(exit) => {
                 // A reader that has left (`--help | head`) is no reason to panic.
@@ -93,7 +95,8 @@ impl App {
         for notice in loaded.notices() {
             tracing::warn!("{notice}");
         }
-        let launched = Arc::new(Launched { identity, printed: loaded.printed().to_owned() });
+        let reload = Reload::new(loader, &loaded);
+        let launched = Arc::new(Launched { identity, printed: loaded.printed().to_owned(), reload });
         let result = runtime(self.name, &config).and_then(|runtime| {
             let result = runtime.block_on(LAUNCHED.scope(launched, async { run(loaded.into_config()).await }));
             // Threads that block for good must not keep a process that has said it stopped.

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::admin::{self, Heartbeat};
+use crate::app::Launched;
 use crate::control::{Control, Setup};
 use crate::error::{EX_SOFTWARE, EX_TEMPFAIL, EX_UNAVAILABLE};
 use crate::http::{AccessLog, Dispatch, Routes, Settings};
@@ -28,7 +29,7 @@ use crate::{Config, Error, Result};
 pub struct Bound {
     pub(crate) config: Config,
     pub(crate) identity: Identity,
-    pub(crate) printed: Option<String>,
+    pub(crate) launched: Option<Arc<Launched>>,
     pub(crate) router: axum::Router,
     pub(crate) routes: Routes,
     pub(crate) daemons: Vec<Daemon>,
@@ -153,7 +154,10 @@ impl Bound {
             dispatch: Arc::clone(&dispatch),
             heartbeat: heartbeat.clone(),
             log: log.clone(),
-            config: self.printed.unwrap_or_else(|| serde_json::to_string_pretty(&self.config).unwrap_or_default()),
+            config: match &self.launched {
+                Some(launched) => launched.printed.clone(),
+                None => serde_json::to_string_pretty(&self.config).unwrap_or_default(),
+            },
             metrics_path: self.config.metrics.path.clone(),
             revert: Arc::default(),
         });
@@ -167,7 +171,14 @@ impl Bound {
                 let connections = Connections::new(limits, Arc::clone(&metrics));
                 let acceptor = Acceptor::new(listeners.http, connections, Arc::clone(&dispatch))
                     .map_err(|error| Error::with_code(EX_UNAVAILABLE, error))?;
-                let setup = Setup { admin: listeners.admin, router: admin.clone(), signals, budget, log };
+                let setup = Setup {
+                    admin: listeners.admin,
+                    router: admin.clone(),
+                    signals,
+                    budget,
+                    log,
+                    launched: self.launched,
+                };
                 let control = Control::start(setup).map_err(|error| Error::with_code(EX_UNAVAILABLE, error))?;
                 (Some(acceptor), Some(control))
             }

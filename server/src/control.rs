@@ -16,6 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::app::Launched;
 use crate::error::EX_TEMPFAIL;
 use crate::http::{Dispatch, Routes, Settings};
 use crate::metrics::ServerMetrics;
@@ -39,6 +40,8 @@ pub(crate) struct Setup {
     pub(crate) signals: bool,
     pub(crate) budget: Duration,
     pub(crate) log: Option<log::Handle>,
+    /// How to read the configuration again, where `launch` has read it.
+    pub(crate) launched: Option<Arc<Launched>>,
 }
 
 /// How long after the budget the watchdog waits for the main runtime, which gives up by itself at the budget.
@@ -66,7 +69,7 @@ impl Control {
                 tokio::select! {
                     () = stopped.requested() => {}
                     () = serve_admin(setup.admin, setup.router) => {}
-                    () = follow(signals, &request, &arm, budget, setup.log.as_ref()) => {}
+                    () = follow(signals, &request, &arm, budget, || hang_up(setup.log.as_ref(), setup.launched.as_deref())) => {}
                     () = watchdog(watched) => {
                         if ends_process {
                             exit_now(EX_TEMPFAIL, "the budget ran out and the runtime does not answer");
@@ -119,13 +122,13 @@ impl Signals {
     }
 }
 
-/// The first SIGTERM or SIGINT requests a stop, the second ends the process; SIGHUP reopens the logs.
+/// The first SIGTERM or SIGINT requests a stop, the second ends the process; SIGHUP reopens and reloads.
 async fn follow(
     signals: Option<Signals>,
     request: &watch::Sender<Option<&'static str>>,
     armed: &watch::Sender<Option<Instant>>,
     budget: Duration,
-    log: Option<&log::Handle>,
+    hang_up: impl Fn(),
 ) {
     let Some(mut signals) = signals else { return std::future::pending().await };
     loop {
@@ -133,12 +136,7 @@ async fn follow(
             Some(()) = signals.term.recv() => ("SIGTERM", 15),
             Some(()) = signals.int.recv() => ("SIGINT", 2),
             Some(()) = signals.hup.recv() => {
-                if let Some(log) = log {
-                    match log.reopen() {
-                        Ok(()) => tracing::info!("SIGHUP: logs reopened"),
-                        Err(error) => tracing::error!(%error, "SIGHUP: a log could not be reopened"),
-                    }
-                }
+                hang_up();
                 continue;
             }
         };
@@ -148,6 +146,18 @@ async fn follow(
         tracing::info!(signal = name, budget_ms = budget.as_millis() as u64, "stopping");
         arm(armed, budget);
         request.send_replace(Some(name));
+    }
+}
+
+/// What SIGHUP does. The logs come first, so that what reloading has to say is in the new file.
+fn hang_up(log: Option<&log::Handle>, launched: Option<&Launched>) {
+    let Some(log) = log else { return };
+    match log.reopen() {
+        Ok(()) => tracing::info!("SIGHUP: logs reopened"),
+        Err(error) => tracing::error!(%error, "SIGHUP: a log could not be reopened"),
+    }
+    if let Some(launched) = launched {
+        launched.reload.run(log);
     }
 }
 

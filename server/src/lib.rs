@@ -49,6 +49,7 @@ mod health;
 mod http;
 mod lifecycle;
 mod metrics;
+mod reload;
 mod report;
 mod serve;
 mod service;

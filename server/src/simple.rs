@@ -113,7 +113,9 @@ impl SimpleServer {
 
     /// Binds, then runs until SIGTERM or SIGINT. See [`Bound::run`] for how it ends.
     ///
-    /// A second signal exits at once with 128 + its number. SIGHUP reopens log files.
+    /// A second signal exits at once with 128 + its number. SIGHUP reopens log files and, inside
+    /// [`App::launch`](crate::App::launch), reads the configuration again: `log.filter` takes effect at once, what
+    /// else has changed is named in the log and waits for the next start, and a faulty configuration changes nothing.
     pub async fn run(self) -> Result {
         // Inside `launch` this has happened; a second call changes nothing.
         let guard = crate::init(&self.config.log, &self.identity())?;
@@ -147,7 +149,7 @@ impl SimpleServer {
         Ok(Bound {
             config: self.config,
             identity,
-            printed: self.launched.map(|launched| launched.printed.clone()),
+            launched: self.launched,
             router,
             routes,
             daemons: self.daemons,

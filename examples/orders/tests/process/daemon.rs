@@ -76,7 +76,12 @@ pub(crate) fn output(env: &[(&str, &str)], args: &[&str]) -> Output {
 impl Daemon {
     /// Starts a daemon, and waits until it is ready.
     pub(crate) fn start(env: &[(&str, &str)]) -> Self {
-        let mut child = command(env, &[]).stderr(Stdio::inherit()).spawn().expect("orders can be started");
+        Self::start_with(env, &[])
+    }
+
+    /// The same with flags.
+    pub(crate) fn start_with(env: &[(&str, &str)], args: &[&str]) -> Self {
+        let mut child = command(env, args).stderr(Stdio::inherit()).spawn().expect("orders can be started");
         let log = Arc::new(Log::default());
         let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
         let reader = std::thread::spawn({

@@ -165,3 +165,29 @@ fn hangup_reopens_the_access_log() {
     daemon.signal("TERM");
     assert_eq!(daemon.end().code, Some(0));
 }
+
+#[test]
+fn hangup_reloads_the_log_filter_and_names_what_waits_for_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("orders.toml");
+    let write = |text: &str| std::fs::write(&path, text).unwrap();
+    write("[server.log]\nfilter = \"info\"");
+    let daemon = Daemon::start_with(&[], &["--config", path.to_str().unwrap()]);
+    let filter = || http::get(daemon.admin, "/-/log").body;
+
+    write("work = \"1s\"\n[server]\nlog.filter = \"info,orders=debug\"\nhttp.max_in_flight = 7");
+    daemon.signal("HUP");
+    let waiting = daemon.event(|event| event["fields"]["keys"].is_string());
+    assert_eq!(waiting["fields"]["keys"], "server.http.max_in_flight, work");
+    assert!(filter().contains("info,orders=debug"), "{}", filter());
+
+    write("[server.log]\nfilter = \"warn\"\nfromat = \"json\"");
+    daemon.signal("HUP");
+    let problem = daemon.event(|event| event["fields"]["problem"].is_string());
+    let problem = problem["fields"]["problem"].as_str().unwrap();
+    assert!(problem.contains("orders.toml:3") && problem.contains("did you mean"), "{problem}");
+    assert!(filter().contains("info,orders=debug"), "{}", filter());
+
+    daemon.signal("TERM");
+    assert_eq!(daemon.end().code, Some(0));
+}
