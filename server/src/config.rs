@@ -14,7 +14,12 @@ use serde::{Deserialize, Serialize};
 #[schemars(extend(
     "x-section" = "server",
     "x-env-families" = ["GIZMO_"],
-    "x-env-ignored" = ["GIZMO_ROUTER_TYPE=there is one router, axum's"]
+    "x-env-ignored" = [
+        "GIZMO_ROUTER_TYPE=there is one router, axum's",
+        "GIZMO_JSON_CONTENT_TYPE=JSON answers are application/json",
+        "GIZMO_SKIP_OBSERVE=nothing is sent to a cloud by itself",
+        "RPC_ACCESS_LOG=calls are in the access log of HTTP_ACCESS_LOG"
+    ]
 ))]
 pub struct Config {
     /// The public listener.

@@ -71,6 +71,50 @@ fn gizmos_names_are_understood() {
     }
 }
 
+/// What a daemon made with Gizmo may have in its environment, all of it.
+const GIZMO: [(&str, &str); 26] = [
+    ("HTTP_ADDR", "127.0.0.1"),
+    ("HTTP_PORT", "0"),
+    ("RPC_PORT", "8081"),
+    ("HTTP_ACCESS_LOG", "stdout"),
+    ("RPC_ACCESS_LOG", "stdout"),
+    ("APP_LOG", "stdout"),
+    ("APP_LOG_LEVEL", "info"),
+    ("APP_LOG_JSON_FMT", "true"),
+    ("ENABLE_PPROF", "true"),
+    ("METRICS_PATH", "/stats"),
+    ("METRICS_NAMESPACE", "shop"),
+    ("METRICS_SUBSYSTEM", "orders"),
+    ("GIZMO_HEALTH_CHECK_TYPE", "simple"),
+    ("GIZMO_HEALTH_CHECK_PATH", "/status.txt"),
+    ("GIZMO_JSON_CONTENT_TYPE", "application/json; charset=UTF-8"),
+    ("GIZMO_MAX_HEADER_BYTES", "1000000"),
+    ("GIZMO_READ_TIMEOUT", "10s"),
+    ("GIZMO_WRITE_TIMEOUT", "10s"),
+    ("GIZMO_IDLE_TIMEOUT", "120s"),
+    ("GIZMO_SHUTDOWN_TIMEOUT", "20s"),
+    ("GIZMO_SERVER_GOMAXPROCS", "2"),
+    ("GIZMO_GOMAXPROCS", "2"),
+    ("GIZMO_ROUTER_TYPE", "gorilla"),
+    ("GIZMO_SKIP_OBSERVE", "true"),
+    ("KAFKA_BROKER_HOSTS", "localhost:9092"),
+    ("AWS_REGION", "eu-west-1"),
+];
+
+#[test]
+fn a_gizmo_environment_boots_the_daemon_and_no_name_of_it_is_unknown() {
+    let mut env = GIZMO.to_vec();
+    env.push(("ORDERS_SERVER__HTTP__ADDR", ""));
+    let daemon = Daemon::start(&env);
+    assert_eq!(http::get(daemon.http, "/status.txt").status, 200);
+    assert_eq!(http::get(daemon.admin, "/stats").status, 200);
+    daemon.signal("TERM");
+    let end = daemon.end();
+    assert_eq!(end.code, Some(0));
+    let unknown = end.events.iter().find(|event| event["msg"].as_str().unwrap().contains("is not known"));
+    assert_eq!(unknown, None);
+}
+
 #[test]
 fn a_url_that_nobody_can_open_is_a_configuration_fault() {
     let unknown = output(&[("ORDERS_TOPIC", "memroy://orders")], &[]);
