@@ -2,7 +2,7 @@
 
 EXAMPLE ?= orders
 .DEFAULT_GOAL := help
-.PHONY: help run test quick lint docs bench image brokers-up brokers-down
+.PHONY: help run test quick lint docs bench gates image brokers-up brokers-down
 
 help: ## say what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ docs: ## API documentation into target/doc; a broken link is an error
 
 bench: ## the kit against bare axum, side by side; prints the README's table
 	@cargo run --locked --release --package mainspring-benches
+
+gates: ## instructions and allocations against benches/gates.toml; scripts/gates.sh --accept takes new numbers
+	@scripts/gates.sh
 
 image: ## a container image of EXAMPLE (default: orders)
 	@scripts/image.sh $(EXAMPLE)

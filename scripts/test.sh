@@ -62,6 +62,7 @@ case ${1:-all} in
         step 'the real broker' scripts/brokers.sh up kafka
         export MAINSPRING_REQUIRE_BROKERS=1
         tests --workspace # doc tests included
+        step 'what requests and messages cost' scripts/gates.sh
         step documentation env RUSTDOCFLAGS=-Dwarnings cargo doc --locked --workspace --no-deps
         step 'licences, bans, sources' scripts/deny.sh check
         step advisories scripts/deny.sh advisories

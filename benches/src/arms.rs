@@ -12,6 +12,8 @@ use mainspring_server::config::{AdminAddr, LameDuck};
 use mainspring_server::{Config, Service, SimpleServer};
 use serde::Serialize;
 
+use crate::gate::{self, Used};
+
 /// What is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arm {
@@ -26,6 +28,9 @@ pub enum Arm {
 impl Arm {
     /// All of them, the reference first.
     pub const ALL: [Self; 3] = [Self::Bare, Self::Kit, Self::KitLog];
+
+    /// Those whose cost is gated, and the reference.
+    pub const GATED: [Self; 3] = [Self::Bare, Self::Kit, Self::KitLog];
 
     /// What the table calls it.
     pub fn title(self) -> &'static str {
@@ -46,18 +51,22 @@ impl Arm {
     }
 }
 
-/// Serves the arm that the first argument names: prints its address, then answers each line on standard input with
-/// what `used` says, and ends with standard input.
-pub fn main(used: fn() -> (usize, usize)) {
+/// Serves the arm that the first argument names: see [`serve`].
+pub fn main(used: fn() -> Used) {
     let name = std::env::args().nth(1).unwrap_or_default();
-    let Some(arm) = Arm::ALL.into_iter().find(|arm| arm.name() == name) else {
-        eprintln!("usage: serve bare|kit|kit-log");
-        return;
-    };
+    match Arm::ALL.into_iter().find(|arm| arm.name() == name) {
+        Some(arm) => serve(arm, used),
+        None => eprintln!("usage: serve {}", Arm::ALL.map(Arm::name).join("|")),
+    }
+}
+
+/// Serves an arm: prints its address, then answers each line on standard input with what `used` says, and ends with
+/// standard input.
+pub fn serve(arm: Arm, used: fn() -> Used) {
     std::thread::spawn(move || {
         // Without input there is nobody left to serve.
         for _ in std::io::stdin().lock().lines() {
-            let (allocations, bytes) = used();
+            let Used { allocations, bytes } = gate::mark(used);
             println!("{allocations} {bytes}");
         }
         #[expect(clippy::disallowed_methods, reason = "a benchmark's server has nothing to lose")]
@@ -65,7 +74,7 @@ pub fn main(used: fn() -> (usize, usize)) {
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
-        Ok(runtime) => runtime.block_on(serve(arm)),
+        Ok(runtime) => runtime.block_on(listen(arm)),
         Err(error) => eprintln!("no runtime: {error}"),
     }
 }
@@ -96,7 +105,7 @@ impl Service for Cats {
     }
 }
 
-async fn serve(arm: Arm) {
+async fn listen(arm: Arm) {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     if arm == Arm::Bare {
         let listener = tokio::net::TcpListener::bind(any).await.expect("loopback can be bound");

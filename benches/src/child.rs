@@ -30,8 +30,13 @@ impl Child {
         } else {
             Command::new(binary)
         };
-        let mut process =
-            command.arg(arm.name()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        command.arg(arm.name());
+        Self::spawn(command)
+    }
+
+    /// Starts an arm by a command of its own, and reads where it serves.
+    pub fn spawn(mut command: Command) -> io::Result<Self> {
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let (Some(input), Some(output)) = (process.stdin.take(), process.stdout.take()) else {
             return Err(io::Error::other("the child has no pipes"));
         };
@@ -55,9 +60,7 @@ impl Child {
     /// Allocations and bytes so far; only a counting binary knows them.
     pub fn allocations(&mut self) -> io::Result<(u64, u64)> {
         self.input.write_all(b"?\n")?;
-        let line = line(&mut self.output)?;
-        let (count, bytes) = line.split_once(' ').ok_or_else(|| io::Error::other("two numbers were expected"))?;
-        Ok((count.parse().map_err(io::Error::other)?, bytes.parse().map_err(io::Error::other)?))
+        allocations(&line(&mut self.output)?)
     }
 
     /// Resident memory, in bytes.
@@ -74,6 +77,12 @@ impl Drop for Child {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Reads what an arm says of its allocator: their number, and the bytes.
+pub(crate) fn allocations(line: &str) -> io::Result<(u64, u64)> {
+    let (count, bytes) = line.split_once(' ').ok_or_else(|| io::Error::other("two numbers were expected"))?;
+    Ok((count.parse().map_err(io::Error::other)?, bytes.parse().map_err(io::Error::other)?))
 }
 
 fn line(output: &mut BufReader<ChildStdout>) -> io::Result<String> {

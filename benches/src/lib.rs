@@ -5,11 +5,18 @@
 //! | `arms.rs` | the servers that are compared |
 //! | `child.rs` | an arm in a process of its own, and what it has used |
 //! | `load.rs` | the client |
+//! | `messages.rs` | the paths of a message |
+//! | `machine.rs` | the machine's facts |
 //! | `table.rs` | medians, spread, and how they are printed |
+//! | `gate/` | instructions and allocations against committed numbers |
+//! | `bin/gates.rs` | measures what is gated, and judges it |
 //! | `bin/bench.rs` | runs it all, arms interleaved |
 //! | `bin/serve.rs`, `bin/serve_counting.rs` | an arm, with the system's allocator or one that counts |
 
 pub mod arms;
 pub mod child;
+pub mod gate;
 pub mod load;
+pub mod machine;
+pub mod messages;
 pub mod table;

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use mainspring_benches::arms::Arm;
 use mainspring_benches::child::Child;
-use mainspring_benches::load;
+use mainspring_benches::load::{self, Protocol};
+use mainspring_benches::machine::Machine;
 use mainspring_benches::table::{self, Row};
 
 const CONNECTIONS: usize = 32;
@@ -16,7 +17,7 @@ fn main() -> io::Result<()> {
     build_arms()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let rows = runtime.block_on(run(rounds, time))?;
-    println!("{}", machine());
+    println!("{}", Machine::here());
     table::print(&rows);
     Ok(())
 }
@@ -26,7 +27,7 @@ async fn run(rounds: u64, time: Duration) -> io::Result<Vec<Row>> {
     for arm in Arm::ALL {
         let child = Child::start("serve", arm)?;
         // Warm: code and allocator have seen requests before anything is measured.
-        load::for_time(child.addr, CONNECTIONS, Duration::from_millis(500)).await?;
+        load::for_time(Protocol::Http1, child.addr, CONNECTIONS, Duration::from_millis(500)).await?;
         let row = Row { arm, cpu: vec![], rate: vec![], p99: vec![], allocations: (0.0, 0.0), resident: 0 };
         arms.push((child, row));
     }
@@ -34,7 +35,7 @@ async fn run(rounds: u64, time: Duration) -> io::Result<Vec<Row>> {
         eprintln!("round {round} of {rounds}");
         for (child, row) in &mut arms {
             let (before, began) = (child.cpu()?, Instant::now());
-            let mut latencies = load::for_time(child.addr, CONNECTIONS, time).await?;
+            let mut latencies = load::for_time(Protocol::Http1, child.addr, CONNECTIONS, time).await?;
             let (cpu, took) = (child.cpu()? - before, began.elapsed());
             latencies.sort();
             let requests = latencies.len() as f64;
@@ -56,9 +57,9 @@ async fn run(rounds: u64, time: Duration) -> io::Result<Vec<Row>> {
 async fn allocations(arm: Arm) -> io::Result<(f64, f64)> {
     const REQUESTS: usize = 10_000;
     let mut child = Child::start("serve_counting", arm)?;
-    load::exactly(child.addr, REQUESTS).await?;
+    load::exactly(Protocol::Http1, child.addr, REQUESTS).await?;
     let before = child.allocations()?;
-    load::exactly(child.addr, REQUESTS).await?;
+    load::exactly(Protocol::Http1, child.addr, REQUESTS).await?;
     let after = child.allocations()?;
     let each = |after: u64, before: u64| (after - before) as f64 / REQUESTS as f64;
     Ok((each(after.0, before.0), each(after.1, before.1)))
@@ -70,14 +71,6 @@ fn build_arms() -> io::Result<()> {
     let mut build = std::process::Command::new(cargo);
     build.args(["build", "--locked", "--release", "--quiet", "--package", "mainspring-benches", "--bins"]);
     if build.status()?.success() { Ok(()) } else { Err(io::Error::other("the arms could not be built")) }
-}
-
-fn machine() -> String {
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name\t: ")).unwrap_or("unknown processor");
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("{model}, {cores} cores, Linux {}", kernel.trim())
 }
 
 fn option(name: &str, default: u64) -> u64 {

@@ -1,5 +1,5 @@
 //! One arm, with the system's allocator.
 
 fn main() {
-    mainspring_benches::arms::main(|| (0, 0));
+    mainspring_benches::arms::main(mainspring_benches::gate::Used::default);
 }

@@ -2,6 +2,7 @@
 
 use std::alloc::System;
 
+use mainspring_benches::gate::Used;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 #[global_allocator]
@@ -10,6 +11,6 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 fn main() {
     mainspring_benches::arms::main(|| {
         let stats = ALLOCATOR.stats();
-        (stats.allocations + stats.reallocations, stats.bytes_allocated)
+        Used { allocations: stats.allocations + stats.reallocations, bytes: stats.bytes_allocated }
     });
 }
