@@ -7,16 +7,16 @@
 #
 # NAME is kafka, aws or gcp; all three without one.
 #
-# Kafka 19092 (Apache Kafka, KRaft), SNS and SQS 15000 (moto), Pub/Sub 18085 (Google's emulator, or Google's
-# in-memory test server where the emulator is not installed). Logs and process ids are in .brokers/, data
-# there is new at every start; downloads are kept in the user's cache.
+# Kafka 19092 (Apache Kafka, KRaft; 19192 wants TLS and a password, 19193 a client's certificate), SNS and SQS 15000
+# (moto), Pub/Sub 18085 (Google's emulator, or Google's in-memory test server where the emulator is not installed). Logs
+# and process ids are in .brokers/, data there is new at every start; downloads are kept in the user's cache.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 state=$PWD/.brokers
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/mainspring/brokers
 kafka_version=4.1.0 moto_version=5.2.5 pstest_version=2.4.0
-port_kafka=19092 port_aws=15000 port_gcp=18085
+port_kafka=19092 port_kafka_password=19192 port_kafka_certificate=19193 port_aws=15000 port_gcp=18085
 wait_seconds=90
 
 answers() {
@@ -51,12 +51,24 @@ POM
 }
 
 start_kafka() {
-    local dir=$state/kafka lib="$cache/kafka-$kafka_version/lib/*"
+    local dir=$state/kafka lib="$cache/kafka-$kafka_version/lib/*" tls=$cache/kafka-tls
+    local scram=org.apache.kafka.common.security.scram.ScramLoginModule
+    certify "$tls"
     cat >"$dir/server.properties" <<PROPERTIES
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:19093
-listeners=PLAINTEXT://127.0.0.1:$port_kafka,CONTROLLER://127.0.0.1:19093
+listeners=PLAINTEXT://127.0.0.1:$port_kafka,PASSWORD://127.0.0.1:$port_kafka_password,CERTIFICATE://127.0.0.1:$port_kafka_certificate,CONTROLLER://127.0.0.1:19093
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PASSWORD:SASL_SSL,CERTIFICATE:SSL,CONTROLLER:PLAINTEXT
+ssl.keystore.type=PEM
+ssl.keystore.location=$tls/broker.pem
+ssl.truststore.type=PEM
+ssl.truststore.location=$tls/ca.pem
+listener.name.certificate.ssl.client.auth=required
+listener.name.password.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+listener.name.password.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_bob="s3cret";
+listener.name.password.scram-sha-256.sasl.jaas.config=$scram required;
+listener.name.password.scram-sha-512.sasl.jaas.config=$scram required;
 controller.listener.names=CONTROLLER
 log.dirs=$dir/data
 num.partitions=4
@@ -72,9 +84,36 @@ group.initial.rebalance.delay.ms=0
 PROPERTIES
     local id
     id=$(java -cp "$lib" kafka.tools.StorageTool random-uuid 2>>"$dir/log")
-    java -cp "$lib" kafka.tools.StorageTool format -t "$id" -c "$dir/server.properties" >>"$dir/log" 2>&1
+    java -cp "$lib" kafka.tools.StorageTool format -t "$id" -c "$dir/server.properties" \
+        --add-scram 'SCRAM-SHA-256=[name=alice,password=s3cret]' \
+        --add-scram 'SCRAM-SHA-512=[name=carol,password=s3cret]' >>"$dir/log" 2>&1
     launch kafka java -Xmx512m -XX:TieredStopAtLevel=1 -cp "$lib" kafka.Kafka "$dir/server.properties"
 }
+
+# Makes what its listeners with TLS show, and what clients need to trust and to show, where that is missing or about to
+# expire: an authority, the certificates of broker and client that it signed, and one of another authority, whom nobody
+# trusts. They are kept, so that all checkouts have the same ones, whichever of them started the broker.
+certify() {
+    openssl x509 -checkend 86400 -noout -in "$1/ca.pem" >/dev/null 2>&1 && [ -f "$1/complete" ] && return
+    need openssl openssl
+    rm -rf "$1"
+    mkdir -p "$1"
+    (
+        cd "$1"
+        umask 077
+        for authority in ca stranger; do
+            openssl req -x509 $new_key -keyout $authority.key -out $authority.pem -days 365 -subj "/CN=$authority"
+        done
+        for name in broker client; do
+            openssl req $new_key -keyout $name.key -out $name.csr -subj "/CN=$name"
+            openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 365 -out $name.pem \
+                -extfile <(echo 'subjectAltName=DNS:localhost,IP:127.0.0.1')
+        done
+        cat broker.key >>broker.pem
+    ) >"$1/log" 2>&1 || fail "kafka: openssl makes no certificates; see $1/log"
+    touch "$1/complete"
+}
+new_key='-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'
 
 # SNS and SQS -----------------------------------------------------------------------------------------------
 
@@ -146,14 +185,7 @@ fail() { echo "$*" >&2; exit 1; }
 # need COMMAND PACKAGE: installs what provides the command where it is missing.
 need() { command -v "$1" >/dev/null || install "$2"; }
 
-install() {
-    command -v apt-get >/dev/null || fail "please install $1 by hand: there is no apt-get here"
-    echo "installing $1"
-    local sudo=()
-    [ "$(id -u)" = 0 ] || sudo=(sudo)
-    "${sudo[@]}" apt-get -qq update
-    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y "$1" >/dev/null
-}
+install() { scripts/install.sh "$1" || exit 1; }
 
 # In a session of its own, so that Ctrl-C at the terminal does not reach it.
 launch() {

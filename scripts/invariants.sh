@@ -38,11 +38,24 @@ for crate in axum tonic hyper http rustls prost; do
     versions=$(awk -v crate="$crate" '$1 == crate { print $2 }' <<<"$all" | paste -sd ' ')
     case $versions in *' '*) breach "more than one version of $crate: $versions" ;; esac
 done
-for crate in ring openssl-sys inferno; do
+for crate in ring inferno; do
     if awk '{ print $1 }' <<<"$all" | grep -qx "$crate"; then
         breach "$crate is in the tree: $(cargo tree --workspace --all-features --target all -e normal,build,dev -i "$crate" --depth 1 | sed -n 2p)"
     fi
 done
+
+# Kafka's client knows no TLS but OpenSSL's. Whoever does not ask for `kafka-tls` gets none of it, whatever else is on;
+# that nobody else may bring it is in deny.toml.
+features=$(cargo metadata --locked --no-deps --format-version 1 | python3 -c '
+import json, sys
+for package in json.load(sys.stdin)["packages"]:
+    for feature in package["features"]:
+        if (package["name"], feature) != ("mainspring-kafka", "tls") and feature != "kafka-tls":
+            print(package["name"] + "/" + feature)' | paste -sd ,)
+plain=$(cargo tree --locked --workspace --features "$features" --target all -e normal,build,dev --prefix none -f '{p}')
+if awk '{ print $1 }' <<<"$plain" | grep -qx openssl-sys; then
+    breach 'openssl-sys is in the tree without the feature kafka-tls'
+fi
 
 # Crates in two versions or more cost build time and surprise: the ceiling may fall, not rise.
 ceiling=8

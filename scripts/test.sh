@@ -31,7 +31,7 @@ step() {
 # Runs cargo test and adds up what it says of itself, test by test.
 tests() {
     local rc=0 line p f s
-    printf '\n== tests\n'
+    printf '\n== tests %s\n' "$*"
     cargo test --locked --no-fail-fast "$@" 2>&1 | tee "$log" || rc=${PIPESTATUS[0]}
     read -r p f s < <(awk '/^test result:/ { for (i = 2; i <= NF; i++) {
         if ($i ~ /^passed/) p += $(i-1); if ($i ~ /^failed/) f += $(i-1); if ($i ~ /^ignored/) s += $(i-1) } }
@@ -45,6 +45,15 @@ tests() {
     fi
     # No test at all would pass, too.
     if [ "$p" = 0 ]; then failed=$((failed + 1)) reasons+=("cargo test: no test ran"); fi
+}
+
+# Kafka with TLS is a build of its own: it links the system's OpenSSL, which nothing else does. The whole workspace is
+# named, since other features of its dependencies would be others to build; what is built are these tests.
+tls() {
+    pkg-config --exists openssl 2>/dev/null || scripts/install.sh libssl-dev pkg-config
+    step 'clippy, Kafka with TLS' \
+        cargo clippy --locked --workspace --features mainspring/kafka-tls,orders/kafka-tls --all-targets -- -D warnings
+    tests --workspace --features mainspring/kafka-tls,orders/kafka-tls --test security
 }
 
 lint() {
@@ -62,6 +71,7 @@ case ${1:-all} in
         step 'the real broker' scripts/brokers.sh up kafka
         export MAINSPRING_REQUIRE_BROKERS=1
         tests --workspace # doc tests included
+        tls
         step 'what requests and messages cost' scripts/gates.sh
         step documentation env RUSTDOCFLAGS=-Dwarnings cargo doc --locked --workspace --no-deps
         step 'licences, bans, sources' scripts/deny.sh check

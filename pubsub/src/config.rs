@@ -4,7 +4,7 @@ use mainspring_config::{ByteSize, Check, Duration, Report};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::memory;
+use crate::{KafkaConfig, memory};
 
 /// How brokers are reached; which one is used is up to the URLs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -33,15 +33,6 @@ pub struct PublishConfig {
     pub max_bytes: ByteSize,
     /// How long a publish may take, waiting for room included.
     pub timeout: Duration,
-}
-
-/// Apache Kafka.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct KafkaConfig {
-    /// Brokers to ask first, each `host:port`, for URLs that name none.
-    #[schemars(extend("x-env" = ["KAFKA_BROKER_HOSTS"]))]
-    pub brokers: Vec<String>,
 }
 
 /// Amazon Web Services.
@@ -81,6 +72,7 @@ impl Check for BrokersConfig {
     fn check(&self, report: &mut Report) {
         self.publish.check(report);
         self.memory.check(report);
+        self.kafka.check(report);
     }
 }
 

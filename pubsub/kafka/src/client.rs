@@ -19,6 +19,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a client that has lost its brokers may pause between two attempts.
 const MAX_RECONNECT_PAUSE: Duration = Duration::from_secs(2);
 
+/// What to look at when a connection comes about and nothing comes of it.
+const PORT: &str = "is this a Kafka port, and do it and `kafka.security` agree on TLS and passwords?";
+
 /// Settings of every client.
 pub(crate) fn config(options: &Options) -> ClientConfig {
     let mut config = ClientConfig::new();
@@ -29,13 +32,7 @@ pub(crate) fn config(options: &Options) -> ClientConfig {
         .set("reconnect.backoff.max.ms", millis(MAX_RECONNECT_PAUSE))
         .set("log.connection.close", "false")
         .set_log_level(RDKafkaLogLevel::Info);
-    if let Some((user, password)) = &options.login {
-        config
-            .set("security.protocol", "sasl_plaintext")
-            .set("sasl.mechanism", "PLAIN")
-            .set("sasl.username", user)
-            .set("sasl.password", password.expose());
-    }
+    options.security.apply(&mut config);
     config
 }
 
@@ -68,14 +65,17 @@ impl Cause {
     /// Whether trying on is no use.
     pub(crate) fn refused(&self) -> Option<Error> {
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        last.as_ref().filter(|(code, _)| errors::kind(*code) == ErrorKind::PermissionDenied).map(error_of)
+        let final_one = |(code, reason): &&(Code, String)| {
+            errors::kind(*code) == ErrorKind::PermissionDenied || distrusts(reason) || is_distrusted(reason)
+        };
+        last.as_ref().filter(final_one).map(error_of)
     }
 
     /// The last cause as an error; without one, that nobody answers.
     pub(crate) fn error(&self, brokers: &str) -> Error {
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let unanswered = || {
-            let what = format!("no answer from {brokers}");
+            let what = format!("no answer from {brokers}; {PORT}");
             errors::error(ErrorKind::Unavailable, "connect", what)
         };
         last.as_ref().map_or_else(unanswered, error_of)
@@ -88,10 +88,25 @@ fn error_of((code, reason): &(Code, String)) -> Error {
         kind => kind,
     };
     let what = match code {
-        Code::AllBrokersDown => format!("{reason}; is this a Kafka port, and does it want TLS or a password?"),
+        Code::AllBrokersDown => format!("{reason}; {PORT}"),
+        _ if distrusts(reason) => format!("{reason}; `ssl.ca.location` is called `kafka.tls.ca` here"),
+        _ if is_distrusted(reason) => {
+            format!("{reason}; the broker does not take our certificate: see `kafka.tls.cert`")
+        }
+        _ if reason.contains("closed by peer") => format!("{reason}; {PORT}"),
         _ => reason.clone(),
     };
     errors::error(kind, "connect", what)
+}
+
+/// Whether we do not trust the broker's certificate.
+fn distrusts(reason: &str) -> bool {
+    reason.contains("certificate could not be verified")
+}
+
+/// Whether the broker does not trust ours, or misses it.
+fn is_distrusted(reason: &str) -> bool {
+    reason.contains("SSL alert") && reason.contains("certificate")
 }
 
 /// Passes on what the client logs.

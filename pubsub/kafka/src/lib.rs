@@ -17,8 +17,16 @@
 //! | `compression` | `lz4` | `none`, `gzip`, `lz4`, `snappy` or `zstd` |
 //! | `linger` | `5ms` | how long a message may wait for others to travel with |
 //!
-//! User and password for SASL/PLAIN stand before the brokers, as in `kafka://user:password@host:9092/orders`. They travel
-//! as they are: there is no TLS yet.
+//! # Security
+//! `kafka.security` of the configuration says how connections are protected, `kafka.sasl` who logs in, `kafka.tls` whose
+//! certificates are trusted and which to show: see [`KafkaConfig`](mainspring_pubsub::KafkaConfig). A user and a password
+//! may also stand before the brokers, as in `kafka://user:password@host:9092/orders`; they come first, and are used with
+//! TLS if that is configured.
+//!
+//! TLS and the SCRAM mechanisms need the cargo feature `tls` (`kafka-tls` of the facade), which links the system's OpenSSL.
+//! To build with it, OpenSSL's headers and pkg-config have to be there (`apt-get install libssl-dev pkg-config`), and its
+//! library (`libssl3`) where the program runs. Without the feature there are plaintext and `PLAIN`, and a configuration that wants more is
+//! refused when a URL is opened.
 //!
 //! # Delivery
 //! - **Acks** are noted at once and committed every second, when partitions move, and when the subscriber closes.
@@ -43,6 +51,7 @@ mod opener;
 mod options;
 mod publisher;
 mod record;
+mod security;
 mod startup;
 mod tracker;
 

@@ -8,6 +8,8 @@ use mainspring_config as config;
 use mainspring_pubsub::driver::Url;
 use mainspring_pubsub::{Error, KafkaConfig};
 
+use crate::security::Security;
+
 const KNOWN: [&str; 9] = [
     "group",
     "protocol",
@@ -32,8 +34,7 @@ pub(crate) struct Options {
     pub(crate) topic: String,
     /// `host:port`, with commas.
     pub(crate) brokers: String,
-    /// User and password, for SASL/PLAIN.
-    pub(crate) login: Option<(String, config::Secret)>,
+    pub(crate) security: Security,
     pub(crate) group: Option<String>,
     pub(crate) protocol: Protocol,
     pub(crate) reset: Reset,
@@ -110,7 +111,7 @@ impl Options {
         Ok(Self {
             topic: topic.to_owned(),
             brokers,
-            login,
+            security: Security::new(login, config)?,
             group: url.option("group").map(str::to_owned),
             protocol,
             reset,
@@ -206,7 +207,8 @@ mod tests {
     use super::*;
 
     fn options(url: &str) -> Result<Options, Error> {
-        let config = KafkaConfig { brokers: vec!["one:1,two".to_owned(), "three:3".to_owned()] };
+        let brokers = vec!["one:1,two".to_owned(), "three:3".to_owned()];
+        let config = KafkaConfig { brokers, ..KafkaConfig::default() };
         Options::new(&Url::parse(url).unwrap(), &config)
     }
 
@@ -216,7 +218,7 @@ mod tests {
         let named = options("kafka://a:7,b/orders?group=g").unwrap();
         assert_eq!((named.brokers.as_str(), named.topic.as_str()), ("a:7,b:9092", "orders"));
         let named = options("kafka://bob:s3cret@a:7/orders").unwrap();
-        assert_eq!((named.brokers.as_str(), named.login.as_ref().unwrap().0.as_str()), ("a:7", "bob"));
+        assert_eq!(named.brokers, "a:7");
         assert!(!format!("{named:?}").contains("s3cret"));
     }
 

@@ -19,7 +19,7 @@ use super::context::ConsumerCx;
 use super::feed::Feed;
 use super::state::{Fetched, Room};
 use crate::client::{self, millis};
-use crate::error::{error, from_kafka, kind};
+use crate::error::{error, from_creation, from_kafka, kind};
 use crate::options::{Options, Protocol, Reset};
 use crate::{record, startup};
 
@@ -133,7 +133,7 @@ impl<'a> Worker<'a> {
         }
         let context = ConsumerCx::new(Arc::clone(feed), options, group);
         let consumer = BaseConsumer::from_config_and_context(&config, context);
-        let mut consumer: BaseConsumer<_> = consumer.map_err(|cause| from_kafka("open", cause))?;
+        let mut consumer: BaseConsumer<_> = consumer.map_err(|cause| from_creation(&cause))?;
         consumer.set_nonempty_callback(waker());
         startup::check(
             options,

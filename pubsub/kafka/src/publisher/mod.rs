@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::client::{self, Cause, millis};
-use crate::error::{error, from_delivery, from_kafka};
+use crate::error::{error, from_creation, from_delivery, from_kafka};
 use crate::options::Options;
 use crate::{SYSTEM, record, startup};
 use slots::{Answer, Slots, Ticket, Written};
@@ -78,7 +78,7 @@ impl KafkaPublisher {
             .set("queue.buffering.max.kbytes", CLIENT_QUEUE_KIB);
         let context = ProducerCx { slots: Arc::clone(&slots), cause: Arc::clone(&cause) };
         let producer = ThreadedProducer::from_config_and_context(&config, context);
-        let producer: ThreadedProducer<_> = producer.map_err(|cause| from_kafka("open", cause))?;
+        let producer: ThreadedProducer<_> = producer.map_err(|cause| from_creation(&cause))?;
         let publisher = Self { topic: options.topic.clone(), producer: Some(producer), slots };
         let client = publisher.producer()?.client();
         // The producer's own thread lets the client say what it has to say.

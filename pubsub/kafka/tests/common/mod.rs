@@ -3,6 +3,7 @@
 
 pub mod history;
 pub mod private;
+pub mod secure;
 
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
