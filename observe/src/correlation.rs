@@ -57,6 +57,13 @@ pub fn with<T>(correlation: &Correlation, f: impl FnOnce() -> T) -> T {
     f()
 }
 
+/// [`with`] for a correlation that is nobody else's: it moves to the thread and back, which spares the reference counts
+/// of a clone. While `f` runs, its place holds what was there before.
+pub fn lend<T>(correlation: &mut Correlation, f: impl FnOnce() -> T) -> T {
+    let _swapped = Swapped::new(correlation);
+    f()
+}
+
 /// What the running code works for; empty outside of [`with`] and [`scope`].
 pub fn current() -> Correlation {
     read(Correlation::clone).unwrap_or_default()
@@ -125,6 +132,9 @@ mod tests {
         with(&outer, || {
             assert_eq!(with(&inner, current), inner);
             assert_eq!(current(), outer);
+            let mut lent = inner.clone();
+            assert_eq!(lend(&mut lent, current), inner);
+            assert_eq!((current(), lent), (outer.clone(), inner.clone()));
         });
         assert_eq!(current(), Correlation::default());
     }

@@ -88,7 +88,7 @@ where
                 event.record(&mut visitor(|name, value| {
                     if name != "message" && !(from_log.is_some() && name.starts_with("log.")) && !seen.contains(&name) {
                         seen.push(name);
-                        fields.put(name, value);
+                        fields.put_escaped(name, value);
                     }
                 }));
                 for span in cx.event_scope(event).into_iter().flatten() {

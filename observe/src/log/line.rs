@@ -114,39 +114,60 @@ impl Style {
 }
 
 impl Fields<'_> {
-    /// Appends a field.
-    pub fn put<'v>(&mut self, name: &str, value: impl Into<Value<'v>>) {
+    /// Appends a field. Its name goes out as it stands, so it must not need to be escaped: letters, digits and `_`.
+    pub fn put<'v>(&mut self, name: &'static str, value: impl Into<Value<'v>>) {
+        debug_assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'), "a field called {name:?}");
         let value = value.into();
-        self.put_with(name, |out| value.write(out));
+        self.put_with(|out| out.extend_from_slice(name.as_bytes()), |out| value.write(out));
+    }
+
+    /// Appends a field whose name others have chosen.
+    pub(super) fn put_escaped<'v>(&mut self, name: &str, value: impl Into<Value<'v>>) {
+        let value = value.into();
+        self.put_with(|out| Text::new(out, Quoting::Json).push(name), |out| value.write(out));
     }
 
     /// Appends a field whose value was written before.
     pub(super) fn put_written(&mut self, name: &str, json: &[u8]) {
-        self.put_with(name, |out| out.extend_from_slice(json));
+        self.put_with(|out| Text::new(out, Quoting::Json).push(name), |out| out.extend_from_slice(json));
     }
 
     /// Appends what is known of `correlation`.
     pub(crate) fn put_correlation(&mut self, correlation: &Correlation) {
         if let Some(trace) = &correlation.trace {
-            self.put("trace_id", trace.trace_id_hex().as_slice());
-            self.put("span_id", trace.span_id_hex().as_slice());
+            self.put_digits("trace_id", &trace.trace_id_hex());
+            self.put_digits("span_id", &trace.span_id_hex());
         }
         if let Some(request_id) = &correlation.request_id {
             self.put("request_id", request_id.as_ref());
         }
     }
 
-    fn put_with(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
+    fn put_digits(&mut self, name: &'static str, digits: &[u8]) {
+        let quoted = |out: &mut Vec<u8>| {
+            out.push(b'"');
+            out.extend_from_slice(digits);
+            out.push(b'"');
+        };
+        self.put_with(|out| out.extend_from_slice(name.as_bytes()), quoted);
+    }
+
+    fn put_with(&mut self, name: impl FnOnce(&mut Vec<u8>), write: impl FnOnce(&mut Vec<u8>)) {
         if self.look == Look::Json {
             if !self.empty {
                 self.out.push(b',');
             }
-            Value::Str(name).write(self.out);
-            self.out.push(b':');
+            self.out.push(b'"');
+            name(self.out);
+            self.out.extend_from_slice(b"\":");
             write(self.out);
         } else {
             self.out.push(b' ');
-            word(self.out, |out| Value::Str(name).write(out));
+            word(self.out, |out| {
+                out.push(b'"');
+                name(out);
+                out.push(b'"');
+            });
             self.out.push(b'=');
             word(self.out, write);
         }

@@ -26,7 +26,7 @@ impl<'a> Text<'a> {
     /// Appends `text` such that it can neither end the line, nor the string it stands in, nor steer a terminal.
     pub(crate) fn push(&mut self, text: &str) {
         let mut rest = text;
-        while let Some(at) = rest.bytes().position(|byte| SUSPECT[usize::from(byte)]) {
+        while let Some(at) = first_suspect(rest.as_bytes()) {
             let (harmless, suspect) = rest.split_at(at);
             self.out.extend_from_slice(harmless.as_bytes());
             let mut characters = suspect.chars();
@@ -41,6 +41,9 @@ impl<'a> Text<'a> {
 
     /// Appends bytes that may not be UTF-8; what is not becomes U+FFFD.
     pub(super) fn push_bytes(&mut self, bytes: &[u8]) {
+        if let Ok(text) = std::str::from_utf8(bytes) {
+            return self.push(text);
+        }
         for chunk in bytes.utf8_chunks() {
             self.push(chunk.valid());
             if !chunk.invalid().is_empty() {
@@ -70,6 +73,16 @@ impl fmt::Write for Text<'_> {
         self.push(text);
         Ok(())
     }
+}
+
+/// Where the first byte is that needs a closer look. Eight are looked at together: nearly all text has none, and looking
+/// is most of what a line costs.
+fn first_suspect(bytes: &[u8]) -> Option<usize> {
+    let is_suspect = |byte: &u8| SUSPECT[usize::from(*byte)];
+    let (eights, _) = bytes.as_chunks::<8>();
+    let clean = eights.iter().take_while(|eight| !eight.iter().fold(false, |any, byte| any | is_suspect(byte)));
+    let from = clean.count() * 8;
+    bytes[from..].iter().position(is_suspect).map(|at| from + at)
 }
 
 /// Control characters of both sets (ESC and the one-character CSI among them), the line and paragraph separators,

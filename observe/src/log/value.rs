@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt::{self, Write as _};
+use std::time::Duration;
 
 use super::text::{Quoting, Text};
 
@@ -21,6 +22,8 @@ pub enum Value<'a> {
     U128(u128),
     /// A number; `NaN`, `inf` and `-inf`, which JSON does not have, are strings.
     F64(f64),
+    /// A time, as milliseconds to the microsecond.
+    Millis(Duration),
     /// Text.
     Str(&'a str),
     /// Text that may not be UTF-8; what is not becomes U+FFFD.
@@ -50,6 +53,13 @@ impl Value<'_> {
             },
             Self::F64(value) if value.is_finite() => out.extend_from_slice(ryu::Buffer::new().format(value).as_bytes()),
             Self::F64(value) => quoted(out, |text| text.push_display(&value)),
+            Self::Millis(value) => {
+                let micros = (value + Duration::from_nanos(500)).as_micros();
+                let (whole, part) = (u64::try_from(micros / 1000).unwrap_or(u64::MAX), (micros % 1000) as u16);
+                Self::U64(whole).write(out);
+                let digit = |unit: u16| b'0' + (part / unit % 10) as u8;
+                out.extend_from_slice(&[b'.', digit(100), digit(10), digit(1)]);
+            }
             Self::Str(value) => quoted(out, |text| text.push(value)),
             Self::Bytes(value) => quoted(out, |text| text.push_bytes(value)),
             Self::Display(value) => quoted(out, |text| text.push_display(value)),
@@ -152,6 +162,15 @@ mod tests {
         assert_eq!(read(Value::F64(f64::NEG_INFINITY)), "-inf");
         assert_eq!(read(Value::U128(u128::MAX)), "340282366920938463463374607431768211455");
         assert_eq!(read(Value::I128(-5)), -5);
+    }
+
+    #[test]
+    fn times_are_milliseconds_rounded_to_the_microsecond() {
+        for (nanos, text) in [(0, "0.000"), (1_499, "0.001"), (1_500, "0.002"), (12_345_678_901, "12345.679")] {
+            let mut out = Vec::new();
+            Value::Millis(Duration::from_nanos(nanos)).write(&mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), text);
+        }
     }
 
     #[test]

@@ -7,7 +7,6 @@ use mainspring_observe::log::{self, LineWriter};
 use tracing::Level;
 
 use super::record::{Line, Outcome, Record};
-use crate::lifecycle::millis;
 use crate::metrics::METHODS;
 
 /// Where access lines go. They never pass through the tracing formatter, which would cost more than the request.
@@ -29,9 +28,9 @@ impl AccessLog {
             fields.put("proto", protocol(line.version));
             fields.put("bytes_in", record.bytes_in());
             fields.put("bytes_out", record.bytes_out);
-            fields.put("duration_ms", millis(took));
+            fields.put("duration_ms", log::Value::Millis(took));
             if let Some(conn) = &record.conn {
-                fields.put("remote", log::Value::Display(&conn.peer));
+                fields.put("remote", conn.remote());
             }
             if let Some(agent) = &line.user_agent {
                 fields.put("user_agent", log::Value::Bytes(agent.as_bytes()));

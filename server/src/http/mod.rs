@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `dispatch.rs` | everything that requests of one listener share |
 //! | `service.rs` | one request: from hyper's call to the response's head |
+//! | `pooled.rs` | the memory of records, used again |
 //! | `record.rs` | what is remembered of a request, and settled once |
 //! | `request_body.rs` | the body going in: its limit and its deadline |
 //! | `response_body.rs` | the body going out: panics, timeouts, the end of event streams |
@@ -17,6 +18,7 @@
 
 mod access;
 mod dispatch;
+mod pooled;
 mod record;
 mod request_body;
 mod request_id;

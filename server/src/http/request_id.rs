@@ -1,11 +1,10 @@
 //! `x-request-id`: taken from the request when it is harmless, made otherwise, echoed always.
 
 use std::cell::RefCell;
-use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderName, HeaderValue};
 
 /// The header's name.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -14,8 +13,8 @@ pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 const LONGEST: usize = 128;
 
 /// The request's id, as the bytes that logs carry and the header that the response echoes.
-pub(super) fn of(headers: &HeaderMap) -> (Bytes, HeaderValue) {
-    match headers.get(&X_REQUEST_ID) {
+pub(super) fn of(received: Option<&HeaderValue>) -> (Bytes, HeaderValue) {
+    match received {
         Some(value) if is_harmless(value.as_bytes()) => (Bytes::copy_from_slice(value.as_bytes()), value.clone()),
         _ => generate(),
     }
@@ -40,8 +39,7 @@ pub(crate) fn generate() -> (Bytes, HeaderValue) {
         if block.capacity() < uuid::fmt::Hyphenated::LENGTH {
             block.reserve(4096);
         }
-        let mut writer = block.writer();
-        let _ = write!(writer, "{}", id.hyphenated()); // writing to memory that was reserved cannot fail
+        block.extend_from_slice(id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).as_bytes());
         block.split().freeze()
     });
     let value = HeaderValue::from_maybe_shared(bytes.clone());
@@ -53,9 +51,8 @@ mod tests {
     use super::*;
 
     fn echoed(id: &str) -> String {
-        let mut headers = HeaderMap::new();
-        headers.insert(X_REQUEST_ID, HeaderValue::from_bytes(id.as_bytes()).unwrap());
-        of(&headers).1.to_str().unwrap().to_owned()
+        let received = HeaderValue::from_bytes(id.as_bytes()).unwrap();
+        of(Some(&received)).1.to_str().unwrap().to_owned()
     }
 
     #[test]

@@ -12,7 +12,8 @@ use mainspring_observe::correlation;
 use mainspring_observe::panics;
 use tokio::time::{Instant, Sleep};
 
-use super::record::{Outcome, Record};
+use super::pooled::Pooled;
+use super::record::Outcome;
 use crate::serve::{self, Protocol};
 
 /// A response's body, with the record of its request.
@@ -20,7 +21,7 @@ pub(crate) struct ResponseBody {
     inner: Body,
     /// What is left of a frame that is given out in slices.
     rest: Bytes,
-    record: Option<Box<Record>>,
+    record: Option<Pooled>,
     /// For an event stream, which has no end of its own: resolves when draining begins.
     drained: Option<BoxFuture<()>>,
     /// Armed when the body first keeps us waiting, unless the route is exempt.
@@ -33,7 +34,7 @@ const SLICE: usize = 64 * 1024;
 impl ResponseBody {
     /// Takes over a response's body. `endless` marks an event stream: it has no timeout, and ends cleanly when the
     /// server drains. `silent` marks a response whose body is never sent, such as the answer to HEAD.
-    pub(super) fn new(inner: Body, mut record: Box<Record>, endless: bool, silent: bool) -> Self {
+    pub(super) fn new(inner: Body, mut record: Pooled, endless: bool, silent: bool) -> Self {
         let timed = !endless && record.route().timeout.is_some();
         let drained = endless.then(|| -> BoxFuture<()> { Box::pin(record.dispatch.draining.requested()) });
         if silent || inner.is_end_stream() {
@@ -91,8 +92,8 @@ impl http_body::Body for ResponseBody {
             let rest = std::mem::take(&mut this.rest);
             return Poll::Ready(Some(Ok(Frame::data(this.slice(rest)))));
         }
-        let Some(record) = &this.record else { return Poll::Ready(None) };
-        let polled = correlation::with(&record.correlation, || {
+        let Some(record) = &mut this.record else { return Poll::Ready(None) };
+        let polled = correlation::lend(&mut record.correlation, || {
             catch_unwind(AssertUnwindSafe(|| Pin::new(&mut this.inner).poll_frame(cx)))
         });
         serve::body_polled(matches!(polled, Ok(Poll::Ready(_))));

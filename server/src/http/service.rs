@@ -13,7 +13,7 @@ use axum::response::IntoResponse;
 use axum::routing::future::RouteFuture;
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, UPGRADE, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use mainspring_daemon::BoxError;
 use mainspring_observe::correlation::{self, Correlation};
@@ -23,12 +23,15 @@ use mainspring_web::Problem;
 use tokio::time::{Instant, Sleep};
 use tower::Service;
 
+use super::pooled::Pooled;
 use super::record::{Line, Outcome, Record};
 use super::request_body::{Intake, RequestBody};
 use super::response_body::ResponseBody;
 use super::{Dispatch, request_id};
 use crate::metrics::method_index;
 use crate::serve::{Conn, Protocol};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Answers the requests of one connection.
 #[derive(Clone, Debug)]
@@ -37,12 +40,21 @@ pub(crate) struct RequestService {
     conn: Option<Arc<Conn>>,
 }
 
+/// What the kit wants to know of a request's headers.
+#[derive(Default)]
+struct Said<'a> {
+    request_id: Option<&'a HeaderValue>,
+    traceparent: Option<&'a HeaderValue>,
+    content_length: Option<&'a HeaderValue>,
+    user_agent: Option<&'a HeaderValue>,
+}
+
 /// The answer to one request, on its way.
 #[derive(Debug)]
 pub(crate) struct RequestFuture {
     work: Work,
     request_id: Option<HeaderValue>,
-    record: Option<Box<Record>>,
+    record: Option<Pooled>,
     /// Armed when the handler first keeps us waiting, unless the route is exempt.
     timeout: Option<Pin<Box<Sleep>>>,
     head_only: bool,
@@ -76,12 +88,13 @@ impl RequestService {
         }
         let has_room = dispatch.enter();
         let (mut head, body) = request.into_parts();
-        let (id, request_id) = request_id::of(&head.headers);
-        let received = head.headers.get("traceparent").and_then(|value| TraceContext::parse(value.as_bytes()));
+        let Said { request_id, traceparent, content_length, user_agent } = Said::in_headers(&head.headers);
+        let (id, request_id) = request_id::of(request_id);
+        let received = traceparent.and_then(|value| TraceContext::parse(value.as_bytes()));
         let trace = received.map_or_else(TraceContext::new, |received| received.child());
-        let length = content_length(&head.headers);
+        let length = content_length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         let intake = (!body.is_end_stream()).then(Arc::<Intake>::default);
-        let record = Box::new(Record {
+        let record = Pooled::new(Record {
             dispatch: Arc::clone(dispatch),
             conn: self.conn.clone(),
             route: dispatch.routes.find(head.uri.path()),
@@ -95,7 +108,7 @@ impl RequestService {
             line: dispatch.access.is_some().then(|| Line {
                 uri: head.uri.clone(),
                 version: head.version,
-                user_agent: head.headers.get(USER_AGENT).cloned(),
+                user_agent: user_agent.cloned(),
             }),
         });
         let head_only = head.method == Method::HEAD;
@@ -122,6 +135,25 @@ impl RequestService {
     }
 }
 
+impl<'a> Said<'a> {
+    /// Looks at each header once: a look-up by name hashes the name, for each of them. Of several of one name the first
+    /// counts.
+    fn in_headers(headers: &'a HeaderMap) -> Self {
+        let mut said = Self::default();
+        for (name, value) in headers {
+            let place = match name {
+                name if name == CONTENT_LENGTH => &mut said.content_length,
+                name if name == USER_AGENT => &mut said.user_agent,
+                name if name == TRACEPARENT => &mut said.traceparent,
+                name if name == request_id::X_REQUEST_ID => &mut said.request_id,
+                _ => continue,
+            };
+            place.get_or_insert(value);
+        }
+        said
+    }
+}
+
 impl hyper::service::Service<Request<Incoming>> for RequestService {
     type Response = Response<ResponseBody>;
     type Error = Infallible;
@@ -145,8 +177,9 @@ impl Future for RequestFuture {
             }
             Work::Handling(handler) => handler,
         };
-        let polled =
-            correlation::with(&record.correlation, || catch_unwind(AssertUnwindSafe(|| Pin::new(handler).poll(cx))));
+        let polled = correlation::lend(&mut record.correlation, || {
+            catch_unwind(AssertUnwindSafe(|| Pin::new(handler).poll(cx)))
+        });
         let response = match polled {
             Ok(Poll::Ready(Ok(response))) => response,
             Ok(Poll::Pending) => {
@@ -178,7 +211,9 @@ impl RequestFuture {
         let Some(mut record) = self.record.take() else { unreachable!("a request is answered once") };
         let (mut head, body) = as_problem(response, &record).into_parts();
         record.status = head.status.as_u16();
-        if let Some(id) = self.request_id.take() {
+        if let Some(mut id) = self.request_id.take() {
+            // HTTP/2 remembers headers to send them shorter next time. This one never comes again.
+            id.set_sensitive(true);
             head.headers.insert(request_id::X_REQUEST_ID, id);
         }
         let mut silent = self.head_only || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -201,20 +236,20 @@ impl RequestFuture {
 /// that broke a limit under an extractor which does not know the limit.
 fn as_problem(response: Response<Body>, record: &Record) -> Response<Body> {
     let headers = response.headers();
-    let unsaid = headers.get(CONTENT_TYPE).is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    let unsaid = || headers.get(CONTENT_TYPE).is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));
     let settings = &record.dispatch.settings;
     let problem = match response.status() {
         StatusCode::NOT_FOUND if record.route == 0 && http_body::Body::is_end_stream(response.body()) => {
             Problem::new(StatusCode::NOT_FOUND).detail("no route has this path")
         }
-        StatusCode::METHOD_NOT_ALLOWED if unsaid => match headers.get(ALLOW) {
+        StatusCode::METHOD_NOT_ALLOWED if unsaid() => match headers.get(ALLOW) {
             Some(allow) => Problem::new(StatusCode::METHOD_NOT_ALLOWED)
                 .detail(format!("this route answers {}", String::from_utf8_lossy(allow.as_bytes())))
                 .header(ALLOW, allow.clone()),
             None => return response,
         },
         // A handler that reads the raw body sees an error like any other, and makes any of these of it.
-        StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::INTERNAL_SERVER_ERROR if unsaid => {
+        StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::INTERNAL_SERVER_ERROR if unsaid() => {
             match &record.intake {
                 Some(intake) if intake.was_too_large() => Problem::payload_too_large(settings.max_body),
                 Some(intake) if intake.was_too_late() => Problem::request_timeout(settings.body_timeout),
@@ -224,10 +259,6 @@ fn as_problem(response: Response<Body>, record: &Record) -> Response<Body> {
         _ => return response,
     };
     problem.into_response()
-}
-
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {

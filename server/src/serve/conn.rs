@@ -20,6 +20,8 @@ use super::{Limits, goodbye::Goodbye};
 pub(crate) struct Conn {
     pub(super) id: u64,
     pub(crate) peer: SocketAddr,
+    /// The peer as the access log has it.
+    remote: OnceLock<Box<str>>,
     pub(crate) opened: Instant,
     pub(super) limits: Arc<Limits>,
     clock: Arc<Clock>,
@@ -89,6 +91,7 @@ impl Conn {
         Self {
             id,
             peer,
+            remote: OnceLock::new(),
             opened: Instant::now(),
             limits,
             clock,
@@ -123,6 +126,11 @@ impl Conn {
             4 => Stage::Upgraded,
             _ => Stage::Leaving,
         }
+    }
+
+    /// The peer's address as text, written once and not for each of its requests.
+    pub(crate) fn remote(&self) -> &str {
+        self.remote.get_or_init(|| self.peer.to_string().into())
     }
 
     /// A request head has arrived.

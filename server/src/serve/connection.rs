@@ -69,6 +69,9 @@ async fn serve_http1(io: Io, conn: Arc<Conn>, service: RequestService) {
     builder
         // Deadlines are ours: hyper's own timer costs a tenth of a request.
         .header_read_timeout(None)
+        // While a request is in progress hyper would read, to see whether the peer is still there, and for that take a
+        // second buffer. `Io` only looks.
+        .half_close(true)
         .max_headers(100)
         .max_header_size(conn.limits.max_header_bytes);
     let mut connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();

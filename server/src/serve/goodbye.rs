@@ -165,7 +165,7 @@ impl Position {
         end
     }
 
-    /// Moves on by a payload, or by one byte of anything else. Answers by how much, and whether a frame has begun
+    /// Moves on by a payload, by what there is of a header, or by one byte of anything else. Answers by how much, and whether a frame has begun
     /// that says goodbye itself.
     fn step(&mut self, bytes: &[u8]) -> (usize, bool) {
         if self.frames == Frames::WebSocket && self.blank_line < BLANK_LINE.len() {
@@ -179,12 +179,22 @@ impl Position {
             self.payload -= skip;
             return (skip as usize, false);
         }
-        self.header[self.header_len] = bytes[0];
-        self.header_len += 1;
-        let Some(payload) = self.parsed_header() else { return (1, false) };
+        let part = self.header_left().min(bytes.len());
+        self.header[self.header_len..][..part].copy_from_slice(&bytes[..part]);
+        self.header_len += part;
+        let Some(payload) = self.parsed_header() else { return (part, false) };
         self.payload = payload;
         self.header_len = 0;
-        (1, self.begin())
+        (part, self.begin())
+    }
+
+    /// How much of the header is surely still to come.
+    fn header_left(&self) -> usize {
+        match self.frames {
+            Frames::Http2 => 9 - self.header_len,
+            // The second byte says how long the header is.
+            Frames::WebSocket => 1,
+        }
     }
 
     /// The payload's length, once the header is whole.

@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::conn::{Conn, Order, Stage};
+use super::conn::{Conn, Order, Protocol, Stage};
 use super::{Connections, refusal};
 
 /// A socket that belongs to a registered connection. Dropping it closes the socket and signs the connection off,
@@ -47,6 +47,21 @@ impl Io {
             }
         }
         Ok(())
+    }
+
+    /// Fails when the peer has left before its HTTP/1 request was answered, and wakes `cx` when that happens.
+    ///
+    /// hyper flushes at the end of each of its turns, so this is asked whenever a handler or a body keeps it waiting.
+    /// What the peer has sent ahead, the next request or more of this one's body, stays where it is.
+    fn notice_hang_up(&self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.conn.stage() != Stage::Busy || self.conn.protocol() != Protocol::Http1 {
+            return Ok(());
+        }
+        match self.stream.poll_peek(cx, &mut ReadBuf::new(&mut [0])) {
+            Poll::Ready(Ok(0)) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
+        }
     }
 
     /// Sends our own last frame when it is due and no frame is half written. Pending when only a part of it left.
@@ -147,7 +162,9 @@ impl AsyncWrite for Io {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        this.notice_hang_up(cx)?;
+        Pin::new(&mut this.stream).poll_flush(cx)
     }
 
     /// Says that nothing more will come, then waits a moment for the peer to close too.
