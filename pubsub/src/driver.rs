@@ -35,8 +35,8 @@ pub trait Publisher: Debug + Send + Sync + 'static {
     /// Publishes one message.
     ///
     /// # Contract
-    /// `Ok` means that the broker has the message. It never retries on its own account beyond `deadline`, and answers
-    /// by then; the error says whether retrying may help. When the future is dropped the message may or may not be
+    /// `Ok` means that the broker has the message. It never retries on its own account beyond `deadline`; it need not watch
+    /// the clock for an answer, because the caller drops the future then. The error says whether retrying may help. When the future is dropped the message may or may not be
     /// published, and nothing else is disturbed. Limits in [`Capabilities`] have been checked.
     async fn publish(&self, message: Message, deadline: Instant) -> Result<Receipt, Error>;
 

@@ -59,6 +59,7 @@ mod router;
 mod subscriber;
 mod url;
 mod window;
+mod within;
 
 pub use brokers::Brokers;
 pub use bytes::Bytes;

@@ -53,6 +53,12 @@ impl Message {
         }
     }
 
+    /// A message as a driver received it. What is known of its id and time comes from the broker, so that neither
+    /// chance nor the clock is asked for them.
+    pub fn received(id: impl Into<MessageId>, body: impl Into<Bytes>, published_at: SystemTime) -> Self {
+        Self { id: id.into(), key: None, attributes: BTreeMap::new(), body: body.into(), published_at }
+    }
+
     /// A message whose body is `value` as JSON.
     ///
     /// Fails with [`ErrorKind::Invalid`] where `value` has no JSON form, for example a map whose keys are structs.

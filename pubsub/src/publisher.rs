@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use mainspring_observe::correlation;
+use tokio::task::coop;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::PublishConfig;
@@ -12,6 +13,7 @@ use crate::driver;
 use crate::message::{Message, MessageId};
 use crate::metrics::Sent;
 use crate::window::Window;
+use crate::within::within;
 use crate::{Error, ErrorKind};
 
 const TRACEPARENT: &str = "traceparent";
@@ -110,14 +112,15 @@ impl Shared {
 
     async fn publish(&self, mut message: Message) -> Result<Receipt, Error> {
         self.prepare(&mut message)?;
-        let deadline = self.window.deadline();
-        let Ok(_permit) = timeout_at(deadline, self.window.enter(1, message.size())).await else {
-            return Err(self.window_full());
+        let (deadline, size) = (self.window.deadline(), message.size());
+        // Whoever publishes in a loop and never has to wait must still let others run.
+        coop::consume_budget().await;
+        let permit = match self.window.try_enter(size) {
+            Some(permit) => Some(permit),
+            None => within(deadline, self.window.enter(1, size)).await,
         };
-        match timeout_at(deadline, self.driver.publish(message, deadline)).await {
-            Ok(result) => result,
-            Err(_) => Err(self.unconfirmed()),
-        }
+        let Some(_permit) = permit else { return Err(self.window_full()) };
+        within(deadline, self.driver.publish(message, deadline)).await.unwrap_or_else(|| Err(self.unconfirmed()))
     }
 
     async fn publish_all(&self, messages: Vec<Message>) -> Vec<Result<Receipt, Error>> {

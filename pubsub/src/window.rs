@@ -56,6 +56,14 @@ impl Window {
         self.max_messages as usize - self.messages.available_permits()
     }
 
+    /// Room for one message, if there is room now. Whoever waits for room goes first: while anybody does, there is none.
+    pub(crate) fn try_enter(&self, bytes: usize) -> Option<Permit<'_>> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.max_bytes);
+        let _messages = self.messages.try_acquire().ok()?;
+        let _bytes = self.bytes.try_acquire_many(bytes).ok()?;
+        Some(Permit { _messages, _bytes })
+    }
+
     pub(crate) async fn enter(&self, messages: usize, bytes: usize) -> Permit<'_> {
         let messages = u32::try_from(messages).unwrap_or(u32::MAX).min(self.max_messages);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.max_bytes);

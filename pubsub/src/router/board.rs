@@ -121,7 +121,7 @@ impl Board {
 
     /// Ready when another message may be pulled.
     pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.poll_until(cx, |state| state.messages < self.max_messages && state.bytes < self.max_bytes)
+        self.poll_until(cx, |state| self.has_room(state))
     }
 
     /// Ready when nothing is held.
@@ -129,29 +129,32 @@ impl Board {
         self.poll_until(cx, |state| state.messages == 0)
     }
 
-    /// Takes in a message.
-    pub(super) fn push(&self, delivery: Delivery) {
-        let mut job = Job::new(delivery);
+    /// Takes in a message; answers whether there is room for another.
+    pub(super) fn push(&self, delivery: Delivery, received: Instant) -> bool {
+        let mut job = Job::new(delivery, received);
         let mut state = self.lock();
         job.seq = state.next_seq;
         state.next_seq += 1;
         state.messages += 1;
         state.bytes += job.bytes;
         state.renew_by(job.renew.map(|(due, _)| due));
+        let has_room = self.has_room(&state);
         if let Some(key) = job.key {
             if let Some(behind) = state.keys.get_mut(&key) {
                 behind.push_back(job);
-                return;
+                return has_room;
             }
             state.keys.insert(key, VecDeque::new());
         }
         let woken = state.offer(job, &self.gate);
         drop(state);
         self.wake(woken);
+        has_room
     }
 
-    /// The next message for `lane`, and the time now; without one, the lane is idle until it is woken.
-    pub(super) fn take(&self, lane: usize) -> Option<(Job, Instant)> {
+    /// The next message for `lane`, and when its handler begins: `now`, if the lane has just looked at the clock.
+    /// Without one, the lane is idle until it is woken.
+    pub(super) fn take(&self, lane: usize, now: Option<Instant>) -> Option<(Job, Instant)> {
         let mut state = self.lock();
         let mut next = state.lanes[lane].next.take();
         if self.gate.is_paused() {
@@ -167,7 +170,7 @@ impl Board {
             }
             return None;
         };
-        let since = Instant::now();
+        let since = now.unwrap_or_else(Instant::now);
         state.lanes[lane].running = Some(Running {
             message: job.delivery.shared(),
             attempt: job.attempt,
@@ -193,10 +196,10 @@ impl Board {
         }
     }
 
-    /// Strikes a message off that has been settled: the next of its key may be handled.
-    pub(super) fn finish(&self, lane: usize, claim: &Claim) {
+    /// Strikes a message off that has been settled: the next of its key may be handled. Answers what was known of it.
+    pub(super) fn finish(&self, lane: usize, claim: &Claim) -> Option<Running> {
         let mut state = self.lock();
-        state.lanes[lane].running = None;
+        let running = state.lanes[lane].running.take();
         state.messages -= 1;
         state.bytes -= claim.bytes;
         let woken = state.free_key(claim.key, &self.gate);
@@ -207,6 +210,7 @@ impl Board {
         if puller_waits {
             self.gate.puller.wake();
         }
+        running
     }
 
     /// Keeps a message for another attempt at `due`. Its key stays taken, its lane does not. Gives the message back
@@ -331,6 +335,10 @@ impl Board {
         }
         state.puller_waits = true;
         Poll::Pending
+    }
+
+    fn has_room(&self, state: &State) -> bool {
+        state.messages < self.max_messages && state.bytes < self.max_bytes
     }
 
     fn wake(&self, lane: Option<usize>) {

@@ -27,6 +27,10 @@ impl Gate {
         }
     }
 
+    pub(super) fn is_running(&self) -> bool {
+        self.state.load(Ordering::SeqCst) == RUNNING
+    }
+
     pub(super) fn is_paused(&self) -> bool {
         self.state.load(Ordering::SeqCst) == PAUSED
     }

@@ -32,12 +32,12 @@ pub(super) struct Claim {
 }
 
 impl Job {
-    pub(super) fn new(delivery: Delivery) -> Self {
+    pub(super) fn new(delivery: Delivery, received: Instant) -> Self {
         let delivery = delivery.release_on_drop();
         let message = delivery.message();
         let (key, bytes) = (message.key.as_deref().map(hash_key), message.size());
         let attempt = delivery.attempt().unwrap_or(1);
-        let (received, lease) = (Instant::now(), delivery.lease());
+        let lease = delivery.lease();
         let renew = lease.map(|expires| half_of(received, expires - received));
         Self { delivery, attempt, seq: 0, key, bytes, received, lease, renew }
     }

@@ -43,6 +43,8 @@ pub(super) struct Lane {
     pub(super) wake: Arc<LaneWake>,
     waker: Waker,
     state: State,
+    /// When the last message ended, if that was in this turn: the next one begins then.
+    ended: Option<Instant>,
     /// When to be polled even if nothing has happened.
     pub(super) deadline: Option<Instant>,
 }
@@ -67,17 +69,18 @@ const TURN: usize = 16;
 impl Lane {
     pub(super) fn new(index: usize, slot: Box<dyn Slot>, wake: Arc<LaneWake>) -> Self {
         let waker = Waker::from(Arc::clone(&wake));
-        Self { index, slot, wake, waker, state: State::Idle, deadline: None }
+        Self { index, slot, wake, waker, state: State::Idle, ended: None, deadline: None }
     }
 
     /// Goes on with the message, and with the next ones, as far as that is possible without waiting.
     pub(super) fn poll(&mut self, shared: &Shared) {
+        self.ended = None;
         for _ in 0..TURN {
             let more = match std::mem::replace(&mut self.state, State::Idle) {
-                State::Idle => match shared.board.take(self.index) {
+                State::Idle => match shared.board.take(self.index, self.ended.take()) {
                     Some((job, since)) => {
-                        self.begin(shared, job, since);
-                        true
+                        let handling = self.begin(shared, &job, since);
+                        self.run(shared, job, handling)
                     }
                     None => return,
                 },
@@ -93,7 +96,7 @@ impl Lane {
         self.wake.wake_lane();
     }
 
-    fn begin(&mut self, shared: &Shared, job: Job, since: Instant) {
+    fn begin(&mut self, shared: &Shared, job: &Job, since: Instant) -> Handling {
         let message = job.delivery.shared();
         if job.attempt > 1 {
             shared.metrics.redelivered.inc();
@@ -103,7 +106,7 @@ impl Lane {
         let correlation = Correlation { trace: Some(trace), request_id: None };
         let request = Request::new(message).with_attempt(job.attempt);
         self.slot.start(request.with_position(job.delivery.position()).with_route(shared.route));
-        self.state = State::Running(job, Handling { correlation, since, held: false });
+        Handling { correlation, since, held: false }
     }
 
     /// Goes on with the handler; true when it is done and there may be more to do.
@@ -117,7 +120,7 @@ impl Lane {
             return false;
         }
         let mut cx = Context::from_waker(&self.waker);
-        let polled = correlation::with(&handling.correlation, || self.slot.poll(&mut cx));
+        let polled = correlation::lend(&mut handling.correlation, || self.slot.poll(&mut cx));
         let result = match polled {
             Poll::Ready(result) => result,
             Poll::Pending => {
@@ -140,7 +143,9 @@ impl Lane {
         let Handling { correlation, since, .. } = handling;
         self.deadline = None;
         let class = result.as_ref().err().map_or(Class::Ok, |failure| failure.class);
-        shared.metrics.processed(class, since.elapsed().as_secs_f64());
+        let now = Instant::now();
+        self.ended = Some(now);
+        shared.metrics.processed(class, (now - since).as_secs_f64());
         match result {
             Ok(()) => {
                 self.settle(shared, job, Fate::Acked, Delivery::ack);
@@ -293,12 +298,11 @@ impl Lane {
 
     /// Settles a message; false when it is known by now that the broker did not take the settlement.
     fn settle(&self, shared: &Shared, job: Job, fate: Fate, outcome: impl FnOnce(Delivery) -> Confirmation) -> bool {
-        let (message, route) = (job.delivery.shared(), shared.route);
         let (delivery, claim) = job.part();
         let confirmation = outcome(delivery);
         let error = confirmation.error();
         match error {
-            Some(error) => warn!(route, message_id = %message.id, error = %Chain(error), "settlement did not land"),
+            Some(_) => {}
             None if fate == Fate::Returned => shared.returned.add(1),
             None => shared.settled.add(1),
         }
@@ -308,7 +312,11 @@ impl Lane {
             Some(_) => Fate::Retried,
         });
         shared.metrics.inflight.dec();
-        shared.board.finish(self.index, &claim);
+        let finished = shared.board.finish(self.index, &claim);
+        if let Some(error) = error {
+            let id = finished.map(|finished| finished.message.id.to_string());
+            warn!(route = shared.route, message_id = id, error = %Chain(error), "settlement did not land");
+        }
         error.is_none()
     }
 

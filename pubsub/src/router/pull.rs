@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mainspring_daemon::{BoxFuture, Context as Cx, Latch, Shutdown};
 use tokio::runtime::Handle;
-use tokio::task::{JoinError, JoinSet, coop};
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tracing::{error, info, warn};
 
@@ -30,6 +30,9 @@ pub(super) const LEAST_CLOSE: Duration = Duration::from_millis(250);
 
 /// How long a subscriber may take to close when nobody is in a hurry.
 const CLOSE: Duration = Duration::from_secs(5);
+
+/// Messages that are pulled before others have a turn.
+const TURN: usize = 64;
 
 /// A route that is ready to run.
 pub(super) struct Route {
@@ -212,31 +215,42 @@ impl Route {
                 if paused || pause.is_some() || room.is_pending() {
                     return Poll::Pending;
                 }
-                let received = self.subscriber.poll_next(cx);
-                if received.is_pending() && !healthy {
-                    self.latch.ready();
-                    healthy = true;
+                // Looking at all of the above costs more than a message does: so several each time.
+                let now = Instant::now();
+                for pulled in 0..TURN {
+                    let received = self.subscriber.poll_next(cx);
+                    if !healthy && !matches!(received, Poll::Ready(Ok(None) | Err(_))) {
+                        self.latch.ready();
+                        healthy = true;
+                    }
+                    match received {
+                        Poll::Ready(Ok(Some(delivery))) => {
+                            errors = 0;
+                            self.shared.metrics.inflight.inc();
+                            if !self.shared.board.push(delivery, now) || !gate.is_running() {
+                                break;
+                            }
+                        }
+                        Poll::Ready(Ok(None)) => return Poll::Ready(Some(Ok(()))),
+                        Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
+                        Poll::Pending if pulled > 0 => break,
+                        Poll::Pending => {
+                            nothing_new = nothing_new || (volatile && last_request.as_mut().poll(cx).is_ready());
+                            if nothing_new && self.subscriber.is_worked_off() {
+                                return self.shared.board.poll_empty(cx).map(|()| None);
+                            }
+                            return Poll::Pending;
+                        }
+                    }
                 }
-                nothing_new = nothing_new || (volatile && last_request.as_mut().poll(cx).is_ready());
-                if received.is_pending() && nothing_new && self.subscriber.is_worked_off() {
-                    return self.shared.board.poll_empty(cx).map(|()| None);
-                }
-                received.map(Some)
+                // Others first, then round again: what was pulled has leases to look after, and there may be more.
+                cx.waker().wake_by_ref();
+                Poll::Pending
             });
             match next.await {
                 None if self.shared.board.gate.is_draining() => return Ended::Drained,
                 None => return Ended::Stop,
-                Some(Ok(Some(delivery))) => {
-                    if !healthy {
-                        self.latch.ready();
-                        healthy = true;
-                    }
-                    errors = 0;
-                    self.shared.metrics.inflight.inc();
-                    self.shared.board.push(delivery);
-                    coop::consume_budget().await;
-                }
-                Some(Ok(None)) => return Ended::Closed,
+                Some(Ok(())) => return Ended::Closed,
                 Some(Err(error)) => {
                     let route = self.shared.route;
                     self.latch.not_ready(format!("route `{route}` cannot receive: {}", Chain(&error)));
