@@ -29,11 +29,16 @@ pub(crate) async fn run(settings: &Settings, args: VerifyArgs, mut stop: Stop) -
         return Ok(ExitCode::SUCCESS);
     };
     let parsed = Url::parse(&url)?;
-    // A wrong URL is told as such, before the suite makes others of it.
-    settings.brokers()?.publisher(&url).await?;
-    let backend: Arc<dyn Backend> = match parsed.scheme() {
-        "memory" => Arc::new(MemoryBackend::new()),
-        _ => Arc::new(backend(&url, settings).with_child(child)),
+    let (backend, remote): (Arc<dyn Backend>, _) = match parsed.scheme() {
+        "memory" => {
+            // A wrong URL is told as such: the suite makes others.
+            settings.brokers()?.publisher(&url).await?;
+            (Arc::new(MemoryBackend::new()), None)
+        }
+        _ => {
+            let remote = Arc::new(open(&url, settings).await?);
+            (Arc::<UrlBackend>::clone(&remote), Some(remote))
+        }
     };
     let scale = if args.full { Scale::Full } else { Scale::Short };
     let options = Options::default().only(cases).scale(scale);
@@ -43,16 +48,34 @@ pub(crate) async fn run(settings: &Settings, args: VerifyArgs, mut stop: Stop) -
         finished = conformance::run(backend, &options, |case| {
             print(case, args.json);
             done.push(case.clone());
-        }) => Some(finished?),
+        }) => Some(finished),
         () = &mut stop => None,
     };
-    report.cases = done;
-    summarise(&report, args.json);
-    if finished.is_none() {
-        complain("interrupted; the other cases were not run");
-        return Ok(exit::interrupted());
+    if let Some(remote) = remote
+        && let Err(error) = remote.remove_topics().await
+    {
+        complain(&format!("topics of the suite are left behind: {error}"));
     }
+    report.cases = done;
+    match finished {
+        Some(finished) => drop(finished?),
+        None => {
+            summarise(&report, args.json);
+            complain("interrupted; the other cases were not run");
+            return Ok(exit::interrupted());
+        }
+    }
+    summarise(&report, args.json);
     Ok(if report.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The broker at `url`. A topic that may not be made for each case has to be there.
+async fn open(url: &str, settings: &Settings) -> Result<UrlBackend, Exit> {
+    let backend = backend(url, settings).with_child(child).with_own_topics().await?;
+    if backend.shares_topic() {
+        settings.brokers()?.publisher(url).await?;
+    }
+    Ok(backend)
 }
 
 fn backend(url: &str, settings: &Settings) -> UrlBackend {

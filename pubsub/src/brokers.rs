@@ -73,6 +73,20 @@ impl Brokers {
         Ok(Subscriber::open(self.opener(&url)?.subscriber(&url).await?, Some(self.clone())))
     }
 
+    /// Makes the topic of a URL, empty, with the broker's own defaults. For tests and tools: services find theirs made.
+    ///
+    /// Fails with [`ErrorKind::Unsupported`] where the driver does not make topics, as with `memory`, where opening does.
+    pub async fn create_topic(&self, url: &str) -> Result<(), Error> {
+        let url = Url::parse(url)?;
+        self.opener(&url)?.create_topic(&url).await
+    }
+
+    /// Removes the topic of a URL, with what is in it.
+    pub async fn delete_topic(&self, url: &str) -> Result<(), Error> {
+        let url = Url::parse(url)?;
+        self.opener(&url)?.delete_topic(&url).await
+    }
+
     /// Flushes every publisher that was opened here and is alive, all at once, until `deadline`. Answers the first
     /// error, after all have been tried.
     pub async fn flush(&self, deadline: Instant) -> Result<(), Error> {

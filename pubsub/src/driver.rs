@@ -13,7 +13,7 @@ pub use crate::confirmation::{Confirmation, Confirmer};
 pub use crate::delivery::{Delivery, Position};
 pub use crate::publisher::Receipt;
 pub use crate::url::Url;
-use crate::{Error, Message};
+use crate::{Error, ErrorKind, Message};
 
 /// Opens publishers and subscribers for the URLs of one scheme.
 ///
@@ -27,6 +27,19 @@ pub trait Opener: Debug + Send + Sync + 'static {
 
     /// Opens a subscriber. Messages published after this returns are seen by its group.
     async fn subscriber(&self, url: &Url) -> Result<Box<dyn Subscriber>, Error>;
+
+    /// Makes the topic of a URL, empty, with the broker's own defaults. For tests and tools: services find theirs made.
+    ///
+    /// # Contract
+    /// A driver that does not answers [`Unsupported`](crate::ErrorKind::Unsupported).
+    async fn create_topic(&self, url: &Url) -> Result<(), Error> {
+        Err(no_topics("create topic", url))
+    }
+
+    /// Removes the topic of a URL, with what is in it. The counterpart of [`create_topic`](Self::create_topic).
+    async fn delete_topic(&self, url: &Url) -> Result<(), Error> {
+        Err(no_topics("delete topic", url))
+    }
 }
 
 /// Sends messages to one destination.
@@ -193,4 +206,9 @@ impl Endpoint {
         self.group = Some(group.into());
         self
     }
+}
+
+fn no_topics(operation: &'static str, url: &Url) -> Error {
+    let what = format!("the driver of `{}` neither makes nor removes topics", url.scheme());
+    Error::new(ErrorKind::Unsupported, operation, what)
 }

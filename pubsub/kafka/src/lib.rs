@@ -53,6 +53,7 @@ mod publisher;
 mod record;
 mod security;
 mod startup;
+mod topics;
 mod tracker;
 
 use mainspring_pubsub::driver::Capabilities;

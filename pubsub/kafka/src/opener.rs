@@ -9,6 +9,7 @@ use mainspring_pubsub::{BrokersConfig, Error, KafkaConfig};
 use crate::consumer::KafkaSubscriber;
 use crate::options::Options;
 use crate::publisher::KafkaPublisher;
+use crate::topics;
 
 /// Opens `kafka://` URLs. Each publisher and each subscriber has a client, and connections, of its own.
 #[derive(Clone, Debug)]
@@ -34,5 +35,13 @@ impl driver::Opener for Opener {
         let options = Options::new(url, &self.kafka)?;
         let group = options.expect_group(url)?;
         Ok(Box::new(KafkaSubscriber::open(options, group).await?))
+    }
+
+    async fn create_topic(&self, url: &Url) -> Result<(), Error> {
+        topics::create(&Options::new(url, &self.kafka)?).await
+    }
+
+    async fn delete_topic(&self, url: &Url) -> Result<(), Error> {
+        topics::delete(&Options::new(url, &self.kafka)?).await
     }
 }

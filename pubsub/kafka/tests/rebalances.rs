@@ -5,24 +5,25 @@ mod common;
 use std::time::Duration;
 
 use common::history::History;
-use common::{Kafka, close, next, publish, text};
+use common::{Kafka, close, next, publish, publish_from, text};
 use mainspring_pubsub::{ErrorKind, Message};
 use tokio::time::{Instant, sleep};
 
 const KEYS: usize = 200;
 
-async fn members_come_and_go(options: &str, messages: usize) {
+/// Members join and leave every 200 ms for 20 s, while messages come.
+async fn members_come_and_go(options: &str) {
     let Some(kafka) = Kafka::up() else { return };
     let topic = kafka.topic(12).await;
     let url = format!("kafka://{topic}?group={topic}&{options}");
     let publisher = kafka.publisher(&topic).await;
-    publish(&publisher, messages, KEYS).await;
-
     let history = History::default();
     let stays = history.member(kafka.subscriber(&url).await);
-    let end = Instant::now() + Duration::from_secs(10);
-    let mut visits = 0;
+    let end = Instant::now() + Duration::from_secs(20);
+    let (mut visits, mut published) = (0, 0);
     while Instant::now() < end {
+        publish_from(&publisher, published, 400, KEYS).await;
+        published += 400;
         let second = history.member(kafka.subscriber(&url).await);
         sleep(Duration::from_millis(200)).await;
         let third = history.member(kafka.subscriber(&url).await);
@@ -32,21 +33,21 @@ async fn members_come_and_go(options: &str, messages: usize) {
         third.stop().await;
         visits += 2;
     }
-    history.wait_for(messages).await;
+    history.wait_for(published).await;
     stays.stop().await;
-    println!("{visits} visits, {} duplicates", history.duplicates());
+    println!("{visits} visits, {published} messages, {} duplicates", history.duplicates());
     assert_eq!(history.duplicates(), 0);
     history.assert_ordered(KEYS);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn classic_members_come_and_go_without_loss_or_duplicate() {
-    members_come_and_go("protocol=classic&session_timeout=6s", 8_000).await;
+    members_come_and_go("protocol=classic&session_timeout=6s").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_come_and_go_without_loss_or_duplicate() {
-    members_come_and_go("protocol=consumer", 8_000).await;
+    members_come_and_go("protocol=consumer").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

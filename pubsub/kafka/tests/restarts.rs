@@ -2,7 +2,6 @@
 
 mod common;
 
-use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
@@ -64,33 +63,6 @@ fn start(url: &str, stuck: Option<&str>) -> (Killed, impl Iterator<Item = usize>
     let out: BufReader<ChildStdout> = BufReader::new(child.stdout.take().unwrap());
     let handled = out.lines().map_while(Result::ok).filter_map(|line| line.rsplit_once("handled ")?.1.parse().ok());
     (Killed(child), handled)
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_when_processes_are_killed() {
-    let Some(kafka) = Kafka::up() else { return };
-    let topic = kafka.topic(4).await;
-    publish(&kafka.publisher(&topic).await, 6_000, 100).await;
-    let url = format!("kafka://{topic}?group={topic}&{CLASSIC}");
-    let mut seen = BTreeSet::new();
-    let (mut lines, mut duplicates) = (0, 0);
-    for life in 0..4 {
-        let (child, handled) = start(&url, None);
-        // The last one may go on to the end; the others are killed somewhere.
-        let most = if life < 3 { 700 + 400 * life } else { usize::MAX };
-        for number in handled.take(most) {
-            lines += 1;
-            duplicates += usize::from(!seen.insert(number));
-            if seen.len() == 6_000 {
-                break;
-            }
-        }
-        drop(child);
-    }
-    assert_eq!(seen.len(), 6_000, "lost, after {lines} in all");
-    println!("{duplicates} duplicates in three kills");
-    // One every millisecond or so, for a second until the next commit, and as long again for a slow machine.
-    assert!(duplicates <= 3 * 2_000, "{duplicates}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,9 +3,10 @@
 //! No list of the client's is kept anywhere: while one is alive, the client cannot be closed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock, Weak, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use mainspring_pubsub::ErrorKind;
 use rdkafka::ClientContext;
@@ -26,11 +27,16 @@ use crate::options::{Options, Reset};
 /// How long a rebalance may wait for what the group has committed.
 const LOOK_UP: Duration = Duration::from_secs(5);
 
+/// How long a commit may take that others wait for: as long as it does, the group cannot go on.
+const COMMIT: Duration = Duration::from_secs(5);
+
 /// For how many statistics, one a second, no broker may be connected before that is called down.
 const DOWN_AFTER: u32 = 3;
 
 pub(super) struct ConsumerCx {
     feed: Arc<Feed>,
+    /// The consumer itself, for commits on another thread.
+    consumer: OnceLock<Weak<BaseConsumer<Self>>>,
     pub(super) cause: Cause,
     consumed: Consumed,
     topic: String,
@@ -52,6 +58,7 @@ impl ConsumerCx {
     pub(super) fn new(feed: Arc<Feed>, options: &Options, group: &str) -> Self {
         Self {
             feed,
+            consumer: OnceLock::new(),
             cause: Cause::default(),
             consumed: Consumed::new(&options.topic, group),
             topic: options.topic.clone(),
@@ -70,13 +77,39 @@ impl ConsumerCx {
         self.events.load(Relaxed)
     }
 
-    /// Commits, with what is done above the positions noted beside them.
-    pub(super) fn commit(
+    /// Names the consumer whose context this is.
+    pub(super) fn belongs_to(&self, consumer: &Arc<BaseConsumer<Self>>) {
+        let _ = self.consumer.set(Arc::downgrade(consumer));
+    }
+
+    /// Commits, with what is done above the positions noted beside them, and does not wait for the answer.
+    pub(super) fn commit_later(&self, consumer: &BaseConsumer<Self>, commits: &[Commit]) -> KafkaResult<()> {
+        self.commit(consumer, commits, CommitMode::Async)
+    }
+
+    /// Commits and waits for the answer until `deadline`. The client itself has no such limit: with a broker that is
+    /// there and does not answer it waits for minutes. So a thread of its own does, and is left to it.
+    pub(super) fn commit_now(
         &self,
         consumer: &BaseConsumer<Self>,
-        commits: &[Commit],
-        mode: CommitMode,
+        commits: Vec<Commit>,
+        deadline: Instant,
     ) -> KafkaResult<()> {
+        // A consumer that is being dropped is nobody's any more; whoever drops it does nothing else.
+        let Some(own) = self.consumer.get().and_then(Weak::upgrade).filter(|_| !commits.is_empty()) else {
+            return self.commit(consumer, &commits, CommitMode::Sync);
+        };
+        let (sender, answer) = mpsc::sync_channel(1);
+        let work = move || {
+            // Whoever has given up waiting needs no answer.
+            let _ = sender.send(own.context().commit(&own, &commits, CommitMode::Sync));
+        };
+        let unanswered = || KafkaError::ConsumerCommit(Code::RequestTimedOut);
+        thread::Builder::new().name("kafka-commit".to_owned()).spawn(work).map_err(|_| unanswered())?;
+        answer.recv_timeout(deadline.saturating_duration_since(Instant::now())).unwrap_or_else(|_| Err(unanswered()))
+    }
+
+    fn commit(&self, consumer: &BaseConsumer<Self>, commits: &[Commit], mode: CommitMode) -> KafkaResult<()> {
         if commits.is_empty() {
             return Ok(());
         }
@@ -149,7 +182,7 @@ impl ConsumerCx {
                 Err(error) => warn!(topic = self.topic, partition, %error, "cannot see where the partition ends"),
             }
         }
-        if let Err(error) = self.commit(consumer, &commits, CommitMode::Sync) {
+        if let Err(error) = self.commit_now(consumer, commits, Instant::now() + COMMIT) {
             warn!(topic = self.topic, %error, "cannot note where the group begins");
         }
     }
@@ -167,7 +200,10 @@ impl ConsumerCx {
         let committed = match lost {
             true => Err(KafkaError::ConsumerCommit(Code::AssignmentLost)),
             // The answer is the fence: that the membership was not lost before says nothing about now.
-            false => self.commit(consumer, &commits, CommitMode::Sync),
+            false => {
+                let end = Instant::now() + COMMIT;
+                self.commit_now(consumer, commits, self.feed.stopping().map_or(end, |deadline| deadline.min(end)))
+            }
         };
         match committed {
             Ok(()) => info!(topic = self.topic, ?partitions, "partitions revoked"),

@@ -7,9 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mainspring_pubsub::{Error, ErrorKind};
+use rdkafka::TopicPartitionList;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::base_consumer::PartitionQueue;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use tokio::sync::oneshot;
@@ -30,6 +31,8 @@ const IDLE: Duration = Duration::from_millis(100);
 const TURN: usize = 100;
 /// How long leaving the group may take when nobody has set a deadline.
 const LEAVE: Duration = Duration::from_secs(5);
+/// How long to wait for one answer of a coordinator that may not be known yet.
+const JOIN_STEP: Duration = Duration::from_millis(250);
 
 /// What the client may fetch ahead of us, for each partition.
 const FETCH_AHEAD_KIB: &str = "4096";
@@ -146,6 +149,7 @@ impl<'a> Worker<'a> {
         consumer.subscribe(&[&options.topic]).map_err(|cause| from_kafka("subscribe", cause))?;
         let next_commit = Instant::now() + COMMIT_EVERY;
         let (consumer, queues) = (Arc::new(consumer), BTreeMap::new());
+        consumer.context().belongs_to(&consumer);
         Ok(Self { feed, options, protocol, consumer, queues, astray: Vec::new(), next_commit })
     }
 
@@ -171,7 +175,7 @@ impl<'a> Worker<'a> {
             if Instant::now() >= self.next_commit {
                 self.next_commit = Instant::now() + COMMIT_EVERY;
                 let commits = self.feed.commits();
-                if let Err(error) = self.consumer.context().commit(&self.consumer, &commits, CommitMode::Async) {
+                if let Err(error) = self.consumer.context().commit_later(&self.consumer, &commits) {
                     warn!(topic = self.options.topic, %error, "commit failed; it will be tried again");
                     self.feed.recommit();
                 }
@@ -286,14 +290,33 @@ impl<'a> Worker<'a> {
 
     /// Commits, leaves the group, and waits until the broker knows.
     fn leave(&mut self, deadline: Instant) {
+        self.be_member(deadline);
         let commits = self.feed.commits();
-        if let Err(error) = self.consumer.context().commit(&self.consumer, &commits, CommitMode::Sync) {
+        if let Err(error) = self.consumer.context().commit_now(&self.consumer, commits, deadline) {
             // Tried once more when the partitions are given up.
             debug!(topic = self.options.topic, %error, "commit failed");
         }
         self.consumer.unsubscribe();
         while !self.feed.generations().is_empty() && Instant::now() < deadline {
             drop(self.consumer.poll(Duration::from_millis(10)));
+        }
+    }
+
+    /// Waits until the broker has answered the request to join. Before that the client does not know that it is a member,
+    /// and closes without a word: the broker would wait for it, and keep partitions for it, until its session ends.
+    fn be_member(&self, deadline: Instant) {
+        let end = deadline.min(Instant::now() + LEAVE);
+        // A coordinator answers in the order it was asked. With the first answer it is known, and so the request to join
+        // has been sent; the second answer comes after that to the request.
+        let mut answers = 0;
+        while answers < 2 && !self.consumer.context().joined.load(Relaxed) && Instant::now() < end {
+            let mut list = TopicPartitionList::new();
+            list.add_partition(&self.options.topic, 0);
+            match self.consumer.committed_offsets(list, JOIN_STEP) {
+                Ok(_) => answers += 1,
+                Err(error) => debug!(topic = self.options.topic, %error, "not a member yet"),
+            }
+            drop(self.consumer.poll(Duration::ZERO));
         }
     }
 

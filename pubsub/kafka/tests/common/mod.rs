@@ -44,7 +44,7 @@ impl Kafka {
 
     pub fn with(address: &str, config: &BrokersConfig) -> Self {
         let mut config = config.clone();
-        config.kafka.brokers = vec![address.to_owned()];
+        config.kafka.brokers = address.split(",").map(str::to_owned).collect();
         let opener = mainspring_kafka::opener(&config);
         Self { address: address.to_owned(), brokers: Brokers::new(&config).unwrap().register("kafka", opener) }
     }
@@ -97,10 +97,22 @@ pub async fn close(mut subscriber: Subscriber) {
     subscriber.close(Instant::now() + PATIENCE).await.unwrap();
 }
 
+/// How many bytes of memory this process has.
+pub fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+}
+
 /// Publishes `count` messages called by their numbers, over `keys` keys.
 pub async fn publish(publisher: &Publisher, count: usize, keys: usize) {
+    publish_from(publisher, 0, count, keys).await;
+}
+
+/// The same, from the number `first` on.
+pub async fn publish_from(publisher: &Publisher, first: usize, count: usize, keys: usize) {
     let message = |n: usize| Message::new(n.to_string()).with_key(format!("key-{}", n % keys));
-    for result in publisher.publish_all((0..count).map(message).collect()).await {
+    for result in publisher.publish_all((first..first + count).map(message).collect()).await {
         result.unwrap();
     }
 }

@@ -28,6 +28,44 @@ pub struct Private {
 impl Private {
     /// Starts a broker with settings of its own. Needs what `scripts/brokers.sh up` has fetched.
     pub fn start(settings: &str) -> Option<Self> {
+        let [client, guarded, controller] = ports();
+        let voters = format!("1@127.0.0.1:{controller}");
+        let settings = format!(
+            "offsets.topic.replication.factor=1\n\
+             listeners=PLAINTEXT://127.0.0.1:{client},GUARDED://127.0.0.1:{guarded},CONTROLLER://127.0.0.1:{controller}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,GUARDED:SASL_PLAINTEXT\n\
+             listener.name.guarded.sasl.enabled.mechanisms=PLAIN\n\
+             listener.name.guarded.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule \
+             required user_bob=\"s3cret\";\n{settings}\n"
+        );
+        let broker = Self::launch(1, &voters, client, guarded, &settings)?;
+        broker.wait();
+        Some(broker)
+    }
+
+    /// Starts three brokers that hold everything thrice, and take no message that two do not have.
+    pub fn three() -> Option<[Self; 3]> {
+        let controllers = ports();
+        let voters: Vec<_> = (1..=3).zip(controllers).map(|(id, port)| format!("{id}@127.0.0.1:{port}")).collect();
+        let brokers = [1, 2, 3].map(|id: u16| {
+            let [client, ..] = ports();
+            let settings = format!(
+                "listeners=PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{}\n\
+                 default.replication.factor=3\nmin.insync.replicas=2\noffsets.topic.replication.factor=3\n\
+                 group.consumer.min.session.timeout.ms=1000\ngroup.consumer.session.timeout.ms=10000\n\
+                 group.consumer.min.heartbeat.interval.ms=100\ngroup.consumer.heartbeat.interval.ms=500",
+                controllers[usize::from(id) - 1]
+            );
+            Self::launch(id, &voters.join(","), client, client, &settings)
+        });
+        let [Some(one), Some(two), Some(three)] = brokers else { return None };
+        for broker in [&one, &two, &three] {
+            broker.wait();
+        }
+        Some([one, two, three])
+    }
+
+    fn launch(id: u16, voters: &str, client: u16, guarded: u16, settings: &str) -> Option<Self> {
         let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
         let cache = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"));
         let jars = cache.join("mainspring/brokers/kafka-4.1.0/lib");
@@ -40,28 +78,19 @@ impl Private {
         let jars = format!("{}/*", jars.display());
         let folder = std::env::temp_dir().join(unique("kafka"));
         fs::create_dir(&folder).unwrap();
-        let [client, guarded, controller] = ports();
-        let data = folder.join("data");
         let properties = format!(
-            "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{client},GUARDED://127.0.0.1:{guarded},CONTROLLER://127.0.0.1:{controller}\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,GUARDED:SASL_PLAINTEXT\n\
-             listener.name.guarded.sasl.enabled.mechanisms=PLAIN\n\
-             listener.name.guarded.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule \
-             required user_bob=\"s3cret\";\n\
+            "process.roles=broker,controller\nnode.id={id}\ncontroller.quorum.voters={voters}\n\
              controller.listener.names=CONTROLLER\nlog.dirs={}\nnum.partitions=1\noffsets.topic.num.partitions=1\n\
-             offsets.topic.replication.factor=1\ngroup.initial.rebalance.delay.ms=0\n\
-             broker.session.timeout.ms=2000\nbroker.heartbeat.interval.ms=500\n{settings}\n",
-            data.display()
+             group.initial.rebalance.delay.ms=0\nbroker.session.timeout.ms=2000\nbroker.heartbeat.interval.ms=500\n\
+             {settings}\n",
+            folder.join("data").display()
         );
         fs::write(folder.join("server.properties"), properties).unwrap();
         let format = ["kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", "server.properties"];
         assert!(java(&jars, &folder, &format).status().unwrap().success(), "see {}/log", folder.display());
         let process = java(&jars, &folder, &RUN).spawn().unwrap();
         let (address, guarded) = (format!("127.0.0.1:{client}"), format!("127.0.0.1:{guarded}"));
-        let broker = Self { address, guarded, folder, jars, process };
-        broker.wait();
-        Some(broker)
+        Some(Self { address, guarded, folder, jars, process })
     }
 
     pub fn freeze(&self) {
@@ -79,11 +108,16 @@ impl Private {
 
     /// Starts again, with the same data.
     pub fn restart(&mut self) {
-        self.process = java(&self.jars, &self.folder, &RUN).spawn().unwrap();
+        self.begin();
         self.wait();
     }
 
-    fn wait(&self) {
+    /// Starts again and does not wait: one of three does not answer before another is there.
+    pub fn begin(&mut self) {
+        self.process = java(&self.jars, &self.folder, &RUN).spawn().unwrap();
+    }
+
+    pub fn wait(&self) {
         let client: BaseConsumer = ClientConfig::new().set("bootstrap.servers", &self.address).create().unwrap();
         let end = Instant::now() + START;
         while client.fetch_metadata(None, Duration::from_millis(500)).is_err() {

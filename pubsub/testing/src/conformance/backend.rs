@@ -1,6 +1,6 @@
 //! How the suite reaches a broker, and what it may ask of it.
 
-use std::fmt::{self, Debug};
+use std::fmt::Debug;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +54,11 @@ pub trait Backend: Debug + Send + Sync + 'static {
         Err("topics are made when they are first used".to_owned())
     }
 
+    /// Whether publishing to a topic that does not exist makes it.
+    fn publishing_makes_topics(&self) -> bool {
+        false
+    }
+
     /// A backend like this one whose leases end after this long unless they are extended.
     fn leased(&self) -> Result<(Arc<dyn Backend>, Duration), String> {
         Err("leases have no end of their own".to_owned())
@@ -102,6 +107,8 @@ pub enum Need {
     Topics,
     /// Topics can be missing.
     MissingTopic,
+    /// Publishing to a missing topic does not make it.
+    NoNewTopics,
     /// Leases end.
     Lease,
     /// The broker can be restarted.
@@ -135,7 +142,13 @@ impl Need {
             Self::Replay => unless(can.replay, "new groups do not see older messages"),
             Self::Topics => unless(!backend.shares_topic(), "there is only the one topic that was given"),
             Self::MissingTopic => backend.missing_topic().err(),
-            Self::Lease => backend.leased().err(),
+            Self::NoNewTopics => {
+                unless(!backend.publishing_makes_topics(), "the broker makes topics when they are first published to")
+            }
+            Self::Lease => backend.leased().err().map(|lack| match can.lease {
+                None if !can.extend => "leases have no end of their own".to_owned(),
+                _ => lack,
+            }),
             Self::Restart => backend.can_restart().err(),
             Self::Process => backend.child().err(),
             Self::PausedClock => backend.paused_runtime().err(),
@@ -143,100 +156,5 @@ impl Need {
             Self::KeyLimit => no_limit(can.limits.key_bytes, "the length of keys"),
             Self::AttributeLimit => no_limit(can.limits.attributes, "the number of attributes"),
         }
-    }
-}
-
-/// A broker that is reached by a URL: its one topic is used for every case, with a group of its own for each.
-pub struct UrlBackend {
-    url: String,
-    connect: Box<dyn Fn() -> Result<Brokers, Error> + Send + Sync>,
-    child: Option<Box<dyn Fn() -> Command + Send + Sync>>,
-    patience: Duration,
-    quiet: Duration,
-}
-
-impl UrlBackend {
-    /// A backend at `url`, whose brokers are made by `connect`. A `group` in the URL is left out: each case uses a new
-    /// one.
-    pub fn new(url: &str, connect: impl Fn() -> Result<Brokers, Error> + Send + Sync + 'static) -> Self {
-        let (patience, quiet) = (Duration::from_secs(30), Duration::from_secs(2));
-        Self { url: without_group(url), connect: Box::new(connect), child: None, patience, quiet }
-    }
-
-    /// Offers a command for consumers that are processes of their own: see [`Backend::child`].
-    pub fn with_child(mut self, child: impl Fn() -> Command + Send + Sync + 'static) -> Self {
-        self.child = Some(Box::new(child));
-        self
-    }
-
-    /// Sets how long to wait for what has to come, and for what must not come.
-    pub fn with_patience(mut self, patience: Duration, quiet: Duration) -> Self {
-        (self.patience, self.quiet) = (patience, quiet);
-        self
-    }
-}
-
-#[async_trait]
-impl Backend for UrlBackend {
-    fn name(&self) -> String {
-        self.url.split_once("://").map_or(self.url.as_str(), |(scheme, _)| scheme).to_owned()
-    }
-
-    async fn connect(&self) -> Result<Brokers, Error> {
-        (self.connect)()
-    }
-
-    async fn topic(&self, _case: &str) -> Result<String, Error> {
-        Ok(self.url.clone())
-    }
-
-    fn shares_topic(&self) -> bool {
-        true
-    }
-
-    fn patience(&self) -> Duration {
-        self.patience
-    }
-
-    fn quiet(&self) -> Duration {
-        self.quiet
-    }
-
-    fn missing_topic(&self) -> Result<String, String> {
-        Err("whether the broker makes topics by itself is not known".to_owned())
-    }
-
-    fn leased(&self) -> Result<(Arc<dyn Backend>, Duration), String> {
-        Err("the length of leases is not known".to_owned())
-    }
-
-    fn child(&self) -> Result<Command, String> {
-        let child = self.child.as_ref().ok_or_else(|| "no child process is offered".to_owned())?;
-        Ok(child())
-    }
-}
-
-impl Debug for UrlBackend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the URL: it may hold a password.
-        f.debug_struct("UrlBackend").field("name", &self.name()).finish_non_exhaustive()
-    }
-}
-
-fn without_group(url: &str) -> String {
-    let Some((head, query)) = url.split_once('?') else { return url.to_owned() };
-    let kept: Vec<_> = query.split('&').filter(|pair| !pair.starts_with("group=")).collect();
-    if kept.is_empty() { head.to_owned() } else { format!("{head}?{}", kept.join("&")) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_group_is_taken_out_of_the_url_and_nothing_else_is() {
-        assert_eq!(without_group("kafka://t"), "kafka://t");
-        assert_eq!(without_group("kafka://t?group=g"), "kafka://t");
-        assert_eq!(without_group("kafka://t?start=end&group=g&x=1"), "kafka://t?start=end&x=1");
     }
 }

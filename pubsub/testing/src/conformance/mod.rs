@@ -29,11 +29,13 @@ mod memory;
 mod report;
 mod run;
 mod stage;
+mod url;
 
-pub use backend::{Backend, Need, UrlBackend};
+pub use backend::{Backend, Need};
 pub use case::{Case, cases, find, names};
 pub use child::{CHILD, child};
 pub use main::main;
 pub use memory::MemoryBackend;
 pub use report::{CaseReport, Outcome, Report};
 pub use run::{Options, Scale, run};
+pub use url::UrlBackend;

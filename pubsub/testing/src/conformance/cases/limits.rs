@@ -12,7 +12,7 @@ table! {
     one_bad_entry_fails_alone[MessageLimit] 3 "In a batch, entries that are refused do not fail their neighbours.";
     unknown_options_are_refused[] 3 "An option that the broker does not know is a configuration error that names it.";
     errors_hide_credentials[] 3 "What may be a password in a URL is in no error.";
-    publishing_to_a_missing_topic_fails[MissingTopic] 3 "Publishing to a topic that does not exist says so, in time.";
+    publishing_to_a_missing_topic_fails[MissingTopic NoNewTopics] 3 "Publishing to a topic that does not exist says so, in time.";
     receiving_from_a_missing_topic_fails[MissingTopic] 3 "Receiving from a topic that does not exist says so, in time.";
 }
 

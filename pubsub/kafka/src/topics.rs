@@ -1,0 +1,85 @@
+//! Making and removing topics, for tests and tools.
+
+use std::sync::Arc;
+use std::thread;
+
+use mainspring_pubsub::{Error, ErrorKind};
+use rdkafka::ClientContext;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication, TopicResult};
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+
+use crate::client::{self, Cause};
+use crate::error::{error, from_kafka, kind};
+use crate::options::Options;
+
+/// So many partitions and replicas as the broker gives to topics about which nobody has said anything.
+const BROKERS_CHOICE: i32 = -1;
+
+/// A client for administration, which takes a tenth of a second to drop.
+struct Admin(Option<AdminClient<AdminCx>>);
+
+struct AdminCx(Arc<Cause>);
+
+/// Makes the topic.
+pub(crate) async fn create(options: &Options) -> Result<(), Error> {
+    let (admin, cause) = Admin::open(options)?;
+    let topic = NewTopic::new(&options.topic, BROKERS_CHOICE, TopicReplication::Fixed(BROKERS_CHOICE));
+    let made = admin.client()?.create_topics([&topic], &limits(options)).await;
+    done("create topic", options, &cause, made)
+}
+
+/// Removes the topic, with what is in it.
+pub(crate) async fn delete(options: &Options) -> Result<(), Error> {
+    let (admin, cause) = Admin::open(options)?;
+    let removed = admin.client()?.delete_topics(&[options.topic.as_str()], &limits(options)).await;
+    done("delete topic", options, &cause, removed)
+}
+
+fn limits(options: &Options) -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(options.grace)).operation_timeout(Some(options.grace))
+}
+
+fn done(
+    operation: &'static str,
+    options: &Options,
+    cause: &Cause,
+    result: KafkaResult<Vec<TopicResult>>,
+) -> Result<(), Error> {
+    let failed = |code: Code| error(kind(code), operation, format!("topic `{}`: {code}", options.topic));
+    match result {
+        Ok(results) => results.into_iter().try_for_each(|result| result.map(drop).map_err(|(_, code)| failed(code))),
+        Err(KafkaError::AdminOp(Code::OperationTimedOut | Code::RequestTimedOut)) => Err(cause.error(&options.brokers)),
+        Err(other) => Err(from_kafka(operation, other)),
+    }
+}
+
+impl Admin {
+    fn open(options: &Options) -> Result<(Self, Arc<Cause>), Error> {
+        let cause = Arc::new(Cause::default());
+        let client = AdminClient::from_config_and_context(&client::config(options), AdminCx(Arc::clone(&cause)));
+        Ok((Self(Some(client.map_err(|cause| from_kafka("open", cause))?)), cause))
+    }
+
+    fn client(&self) -> Result<&AdminClient<AdminCx>, Error> {
+        self.0.as_ref().ok_or_else(|| error(ErrorKind::Closed, "open", "the client is closed"))
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        let client = self.0.take();
+        // Without a thread the drop happens here: slow, and as good.
+        let _ = thread::Builder::new().name("kafka-close".to_owned()).spawn(move || drop(client));
+    }
+}
+
+impl ClientContext for AdminCx {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        client::log(level, facility, text);
+    }
+
+    fn error(&self, cause: KafkaError, reason: &str) {
+        self.0.note(&cause, reason);
+    }
+}
