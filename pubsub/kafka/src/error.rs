@@ -39,7 +39,10 @@ pub(crate) fn kind(code: Code) -> ErrorKind {
         | Code::GroupAuthorizationFailed
         | Code::ClusterAuthorizationFailed => ErrorKind::PermissionDenied,
         Code::MessageSizeTooLarge | Code::InvalidMessageSize => ErrorKind::TooLarge,
-        Code::InvalidTopic | Code::InvalidRecord | Code::InvalidTimestamp => ErrorKind::Invalid,
+        Code::InvalidTopic | Code::InvalidRecord | Code::InvalidTimestamp | Code::PolicyViolation => ErrorKind::Invalid,
+        Code::UnsupportedForMessageFormat | Code::UnsupportedVersion | Code::UnsupportedFeature => {
+            ErrorKind::Unsupported
+        }
         Code::QueueFull | Code::ThrottlingQuotaExceeded => ErrorKind::Throttled,
         Code::MessageTimedOut | Code::OperationTimedOut | Code::RequestTimedOut | Code::TimedOutQueue => {
             ErrorKind::Timeout
@@ -80,9 +83,18 @@ pub(crate) fn from_delivery(code: Code, topic: &str) -> Error {
             ErrorKind::Timeout,
             "given up before the broker answered; the message may or may not have been published".to_owned(),
         ),
-        Code::MessageTimedOut | Code::NotEnoughReplicasAfterAppend | Code::RequestTimedOut => {
+        Code::MessageTimedOut | Code::NotEnoughReplicasAfterAppend | Code::RequestTimedOut | Code::NetworkException => {
             failed(ErrorKind::Timeout, format!("{code}; the message may or may not have been published"))
         }
+        // The broker and the client no longer agree on what was sent before.
+        Code::Fatal
+        | Code::OutOfOrderSequenceNumber
+        | Code::UnknownProducerId
+        | Code::InvalidProducerEpoch
+        | Code::InvalidProducerIdMapping => failed(
+            ErrorKind::Timeout,
+            format!("{code}; the client is replaced, and the message may or may not have been published"),
+        ),
         Code::UnknownTopicOrPartition | Code::UnknownTopic => {
             failed(ErrorKind::NotFound, format!("there is no topic `{topic}`"))
         }

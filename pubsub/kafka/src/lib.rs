@@ -11,6 +11,7 @@
 //! | `protocol` | `auto` | `consumer` (KIP-848), `classic` (`range`), or `auto`: the first where the broker has it |
 //! | `auto_offset_reset` | `earliest` | where a new group begins; `latest` is noted as the group's position at once |
 //! | `session_timeout` | the client's, 45 s | with `protocol=classic`: after how long a dead member's partitions move |
+//! | `rebalance_timeout` | the client's, 5 min | how long the group waits for a member to give up partitions before it goes on without |
 //! | `drain` | `5s` | how long a rebalance waits for messages that are being handled |
 //! | `grace` | `10s` | how long opening waits for a broker and the topic |
 //! | `client_id` | `mainspring` | what the broker's logs call this client |
@@ -32,7 +33,7 @@
 //! - **Acks** are noted at once and committed every second, when partitions move, and when the subscriber closes.
 //!   Committed is the lowest message that is not done; what is done above it is noted beside it, up to 4096 bytes, so
 //!   that one message that is stuck does not have thousands handled again after a crash.
-//! - **Rebalances** wait for what is being handled, up to `drain`, and then commit. What is settled after its partition
+//! - **Rebalances** wait for what is being handled, up to `drain`, and then commit, for 5 s at most. What is settled after its partition
 //!   has moved answers [`Lost`](mainspring_pubsub::ErrorKind::Lost).
 //! - **Nacked** and dropped messages are kept here and handed out again; attempts are counted as long as the partition
 //!   stays. Messages of one key stand in one partition, in order, but one that is nacked does not hold back those

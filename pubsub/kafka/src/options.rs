@@ -10,11 +10,12 @@ use mainspring_pubsub::{Error, KafkaConfig};
 
 use crate::security::Security;
 
-const KNOWN: [&str; 9] = [
+const KNOWN: [&str; 10] = [
     "group",
     "protocol",
     "auto_offset_reset",
     "session_timeout",
+    "rebalance_timeout",
     "drain",
     "grace",
     "client_id",
@@ -27,6 +28,10 @@ const MAX_TOPIC: usize = 249;
 /// The client lets its membership lapse when a rebalance takes five minutes.
 const MAX_DURATION: Duration = Duration::from_secs(240);
 const LEAST_SESSION: Duration = Duration::from_secs(1);
+/// The client's own session timeout.
+const SESSION: Duration = Duration::from_secs(45);
+/// How long a commit may take that others wait for: as long as it does, the group cannot go on.
+pub(crate) const COMMIT: Duration = Duration::from_secs(5);
 
 /// A `kafka://` URL, checked, with what the configuration adds.
 #[derive(Clone)]
@@ -39,6 +44,8 @@ pub(crate) struct Options {
     pub(crate) protocol: Protocol,
     pub(crate) reset: Reset,
     pub(crate) session_timeout: Option<Duration>,
+    /// The client's own without one, five minutes.
+    pub(crate) rebalance_timeout: Option<Duration>,
     pub(crate) drain: Duration,
     pub(crate) grace: Duration,
     pub(crate) client_id: String,
@@ -104,6 +111,24 @@ impl Options {
         if session_timeout.is_some_and(|timeout| timeout < LEAST_SESSION) {
             return Err(url.fault("`session_timeout` is too short", "brokers take 6s and more, unless told otherwise"));
         }
+        let drain = duration(url, "drain", Duration::from_secs(5))?;
+        let rebalance_timeout = url.option("rebalance_timeout").map(|_| duration(url, "rebalance_timeout", SESSION));
+        let rebalance_timeout = rebalance_timeout.transpose()?;
+        if let Some(timeout) = rebalance_timeout {
+            let session = session_timeout.unwrap_or(SESSION);
+            if timeout < session {
+                let hint = format!("use at least the session's, {} s", session.as_secs());
+                return Err(url.fault("`rebalance_timeout` is too short", hint));
+            }
+            if timeout < drain + COMMIT {
+                let hint = format!(
+                    "a member that drains for {} s commits for up to {} s more",
+                    drain.as_secs(),
+                    COMMIT.as_secs()
+                );
+                return Err(url.fault("`drain` does not fit into `rebalance_timeout`", hint));
+            }
+        }
         let compression = url.option("compression").unwrap_or("lz4");
         if !COMPRESSIONS.contains(&compression) {
             return Err(not_one_of(url, "compression", compression, &COMPRESSIONS));
@@ -116,7 +141,8 @@ impl Options {
             protocol,
             reset,
             session_timeout,
-            drain: duration(url, "drain", Duration::from_secs(5))?,
+            rebalance_timeout,
+            drain,
             grace: duration(url, "grace", Duration::from_secs(10))?,
             client_id: url.option("client_id").unwrap_or("mainspring").to_owned(),
             compression: compression.to_owned(),
@@ -236,6 +262,8 @@ mod tests {
             ("kafka://orders?drain=1h", "at most 4m"),
             ("kafka://orders?session_timeout=6s", "add `protocol=classic`"),
             ("kafka://orders?session_timeout=10ms&protocol=classic", "`session_timeout` is too short"),
+            ("kafka://orders?rebalance_timeout=10s", "at least the session's, 45 s"),
+            ("kafka://orders?rebalance_timeout=1m&drain=58s", "up to 5 s more"),
             ("kafka://host:0/orders", "`host:0` in the URL is no broker"),
             ("kafka://host:x/orders", "`host:x` in the URL is no broker"),
             ("kafka://bob@host/orders", "a user and a password"),

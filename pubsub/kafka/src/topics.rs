@@ -10,7 +10,7 @@ use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
 use crate::client::{self, Cause};
-use crate::error::{error, from_kafka, kind};
+use crate::error::{error, from_creation, from_kafka, kind};
 use crate::options::Options;
 
 /// So many partitions and replicas as the broker gives to topics about which nobody has said anything.
@@ -58,7 +58,7 @@ impl Admin {
     fn open(options: &Options) -> Result<(Self, Arc<Cause>), Error> {
         let cause = Arc::new(Cause::default());
         let client = AdminClient::from_config_and_context(&client::config(options), AdminCx(Arc::clone(&cause)));
-        Ok((Self(Some(client.map_err(|cause| from_kafka("open", cause))?)), cause))
+        Ok((Self(Some(client.map_err(|cause| from_creation(&cause))?)), cause))
     }
 
     fn client(&self) -> Result<&AdminClient<AdminCx>, Error> {

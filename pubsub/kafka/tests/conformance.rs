@@ -65,9 +65,9 @@ impl Backend for KafkaBackend {
         Duration::from_secs(30)
     }
 
-    /// Partitions move, and commits are made, within a second.
+    /// Longer than partitions take to move.
     fn quiet(&self) -> Duration {
-        Duration::from_secs(2)
+        Duration::from_secs(1)
     }
 
     fn missing_topic(&self) -> Result<String, String> {

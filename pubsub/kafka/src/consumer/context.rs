@@ -22,13 +22,10 @@ use super::partition::Commit;
 use crate::client::{self, Cause};
 use crate::holes::Noted;
 use crate::metrics::Consumed;
-use crate::options::{Options, Reset};
+use crate::options::{COMMIT, Options, Reset};
 
 /// How long a rebalance may wait for what the group has committed.
 const LOOK_UP: Duration = Duration::from_secs(5);
-
-/// How long a commit may take that others wait for: as long as it does, the group cannot go on.
-const COMMIT: Duration = Duration::from_secs(5);
 
 /// For how many statistics, one a second, no broker may be connected before that is called down.
 const DOWN_AFTER: u32 = 3;

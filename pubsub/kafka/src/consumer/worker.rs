@@ -126,6 +126,9 @@ impl<'a> Worker<'a> {
             .set("queued.min.messages", FETCH_AHEAD_MESSAGES)
             .set("fetch.queue.backoff.ms", millis(FETCH_PAUSE))
             .set("statistics.interval.ms", "1000");
+        if let Some(timeout) = options.rebalance_timeout {
+            config.set("max.poll.interval.ms", millis(timeout));
+        }
         if protocol == Protocol::Consumer {
             config.set("group.protocol", "consumer");
         } else {

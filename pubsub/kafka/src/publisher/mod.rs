@@ -1,5 +1,6 @@
 //! Messages out: idempotent, confirmed by all replicas in sync, never slept for.
 
+mod producer;
 mod slots;
 
 use std::fmt;
@@ -11,18 +12,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mainspring_pubsub::driver::{self, Capabilities, Endpoint, Receipt};
 use mainspring_pubsub::{Error, ErrorKind, Message, Position};
-use rdkafka::client::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::Message as _;
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
+use rdkafka::producer::BaseRecord;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::client::{self, Cause, millis};
-use crate::error::{error, from_creation, from_delivery, from_kafka};
+use crate::error::{error, from_delivery, from_kafka};
 use crate::options::Options;
 use crate::{SYSTEM, record, startup};
+use producer::Producer;
 use slots::{Answer, Slots, Ticket, Written};
 
 /// Bytes of body, key and attributes together: what brokers accept by default (1 MiB), less what records add.
@@ -38,15 +37,8 @@ const PURGE: Duration = Duration::from_millis(500);
 
 pub(crate) struct KafkaPublisher {
     topic: String,
-    /// `None` once dropped.
-    producer: Option<ThreadedProducer<ProducerCx>>,
+    producer: Producer,
     slots: Arc<Slots>,
-}
-
-/// What the client calls back.
-struct ProducerCx {
-    slots: Arc<Slots>,
-    cause: Arc<Cause>,
 }
 
 impl KafkaPublisher {
@@ -76,18 +68,10 @@ impl KafkaPublisher {
             .set("message.timeout.ms", millis(timeout.max(options.linger + Duration::from_secs(1))))
             .set("message.max.bytes", CLIENT_MESSAGE_BYTES)
             .set("queue.buffering.max.kbytes", CLIENT_QUEUE_KIB);
-        let context = ProducerCx { slots: Arc::clone(&slots), cause: Arc::clone(&cause) };
-        let producer = ThreadedProducer::from_config_and_context(&config, context);
-        let producer: ThreadedProducer<_> = producer.map_err(|cause| from_creation(&cause))?;
-        let publisher = Self { topic: options.topic.clone(), producer: Some(producer), slots };
-        let client = publisher.producer()?.client();
+        let producer = Producer::open(config, Arc::clone(&slots), Arc::clone(&cause))?;
         // The producer's own thread lets the client say what it has to say.
-        startup::check(options, &cause, |step| client.fetch_metadata(Some(&options.topic), step), || (), given_up)?;
-        Ok(publisher)
-    }
-
-    fn producer(&self) -> Result<&ThreadedProducer<ProducerCx>, Error> {
-        self.producer.as_ref().ok_or_else(|| error(ErrorKind::Closed, "publish", "the publisher is closed"))
+        startup::check(options, &cause, |step| producer.fetch_metadata(&options.topic, step), || (), given_up)?;
+        Ok(Self { topic: options.topic.clone(), producer, slots })
     }
 
     /// Hands a message to the client; while its queue is full, after the next answers.
@@ -115,12 +99,16 @@ impl KafkaPublisher {
             .timestamp(record::timestamp(message))
             .headers(headers);
         record.key = message.key.as_deref();
-        match self.producer()?.send(record) {
+        match self.producer.send(record) {
             Ok(()) => Ok(Some(ticket)),
-            Err((cause, _record)) => {
+            Err(cause) => {
                 ticket.cancel();
                 match cause {
                     KafkaError::MessageProduction(Code::QueueFull) => Ok(None),
+                    KafkaError::MessageProduction(Code::Fatal) => {
+                        self.producer.replace()?;
+                        self.try_send(message)
+                    }
                     KafkaError::MessageProduction(code) => Err(from_delivery(code, &self.topic)),
                     cause => Err(from_kafka("publish", cause)),
                 }
@@ -185,7 +173,7 @@ impl driver::Publisher for KafkaPublisher {
             return Ok(());
         }
         let left = self.slots.unanswered();
-        self.producer()?.purge(PurgeConfig::default().queue().inflight());
+        self.producer.purge();
         let answered = self.settled(Instant::now() + PURGE).await;
         let what = match answered {
             true => format!("{left} messages were not confirmed at the deadline and are given up"),
@@ -202,39 +190,6 @@ impl driver::Publisher for KafkaPublisher {
 
     fn endpoint(&self) -> Endpoint {
         Endpoint::new(SYSTEM, &self.topic)
-    }
-}
-
-impl Drop for KafkaPublisher {
-    /// Gives up what was not flushed. The client takes up to a second for that, which is no time to take from a
-    /// runtime's thread.
-    fn drop(&mut self) {
-        if let Some(producer) = self.producer.take() {
-            // Without a thread the drop happens here: slow, and as good.
-            let _ = thread::Builder::new().name("kafka-close".to_owned()).spawn(move || drop(producer));
-        }
-    }
-}
-
-impl ClientContext for ProducerCx {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        client::log(level, facility, text);
-    }
-
-    fn error(&self, cause: KafkaError, reason: &str) {
-        self.cause.note(&cause, reason);
-    }
-}
-
-impl ProducerContext for ProducerCx {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
-        let answer = match result {
-            Ok(record) => Ok(Written { partition: record.partition(), offset: record.offset() }),
-            Err((cause, _record)) => Err(cause.rdkafka_error_code().unwrap_or(Code::Fail)),
-        };
-        self.slots.answer(number, answer);
     }
 }
 

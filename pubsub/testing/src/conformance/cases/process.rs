@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
+use tokio::time::Instant;
 
 use crate::conformance::case::{Fault, ensure, table};
 use crate::conformance::child::{CHILD, IN_FLIGHT};
@@ -49,13 +50,15 @@ async fn generations(stage: &Stage, kill: bool) -> Result<(), Fault> {
     // What a killed process had handled and not yet committed comes again.
     let rules = if kill { rules.duplicates(ends * (IN_FLIGHT + COMMIT_SLACK)) } else { rules };
     let lost = |journal: &Journal| journal.check(&rules).findings.iter().any(|f| f.kind == crate::history::Kind::Lost);
+    let mut heard = Instant::now();
     while lost(&journal) {
-        // Checking is a walk through everything, so not after each message.
+        ensure!(heard.elapsed() < topic.patience, "{}", journal.check(&rules));
+        // Checking is a walk through everything, so not after each message: when there were many, or no more come.
         for _ in 0..count / 10 {
-            match child.next(topic.patience).await {
-                Ok(_) => {}
-                Err(_) if !lost(&journal) => break,
-                Err(_) => return Err(Fault::new(journal.check(&rules).to_string())),
+            match child.next(topic.quiet).await {
+                Ok(Some(_)) => heard = Instant::now(),
+                Ok(None) => return Err(Fault::new("the child ended by itself")),
+                Err(_) => break,
             }
         }
     }

@@ -1,0 +1,137 @@
+//! What brokers answer, code by code, from one inside the process that says what it is told to.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Kafka, PATIENCE, close, next, publish, text};
+use mainspring_pubsub::{BrokersConfig, ErrorKind, Message};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Answer};
+use tokio::time::Instant;
+
+const TOPIC: &str = "orders";
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+type Mock = MockCluster<'static, DefaultProducerContext>;
+
+fn mock() -> (Mock, Kafka) {
+    let mock = MockCluster::new(1).unwrap();
+    mock.create_topic(TOPIC, 1, 1).unwrap();
+    let mut config = BrokersConfig::default();
+    config.publish.timeout = TIMEOUT.into();
+    let kafka = Kafka::with(&mock.bootstrap_servers(), &config);
+    (mock, kafka)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_pass_are_waited_out() {
+    let (mock, kafka) = mock();
+    let publisher = kafka.publisher(TOPIC).await;
+    for answer in [
+        Answer::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
+        Answer::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+        Answer::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE,
+        Answer::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
+        Answer::RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR,
+    ] {
+        mock.request_errors(Api::Produce, &[answer]);
+        publisher.publish(Message::new("passes")).await.unwrap_or_else(|error| panic!("{answer:?}: {error:?}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_stay_have_a_kind_and_say_what_became_of_the_message() {
+    let (mock, kafka) = mock();
+    for (answer, kind, retryable) in [
+        (Answer::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, ErrorKind::TooLarge, false),
+        (Answer::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, ErrorKind::PermissionDenied, false),
+        (Answer::RD_KAFKA_RESP_ERR_INVALID_RECORD, ErrorKind::Invalid, false),
+        (Answer::RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP, ErrorKind::Invalid, false),
+        (Answer::RD_KAFKA_RESP_ERR_POLICY_VIOLATION, ErrorKind::Invalid, false),
+        (Answer::RD_KAFKA_RESP_ERR_UNSUPPORTED_FOR_MESSAGE_FORMAT, ErrorKind::Unsupported, false),
+    ] {
+        let publisher = kafka.publisher(TOPIC).await;
+        mock.request_errors(Api::Produce, &[answer]);
+        let error = publisher.publish(Message::new("stays")).await.unwrap_err();
+        assert_eq!((error.kind(), error.is_retryable()), (kind, retryable), "{answer:?}: {error}");
+        mock.clear_request_errors(Api::Produce);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_leave_it_open_say_so() {
+    let (mock, kafka) = mock();
+    for answer in
+        [Answer::RD_KAFKA_RESP_ERR_NETWORK_EXCEPTION, Answer::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS_AFTER_APPEND]
+    {
+        let publisher = kafka.publisher(TOPIC).await;
+        mock.request_errors(Api::Produce, &[answer; 1_000]);
+        let error = publisher.publish(Message::new("who knows")).await.unwrap_err();
+        assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Timeout, true), "{answer:?}: {error}");
+        assert!(error.to_string().contains("may or may not"), "{answer:?}: {error}");
+        mock.clear_request_errors(Api::Produce);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn too_few_replicas_all_the_time_end_at_the_deadline() {
+    let (mock, kafka) = mock();
+    let publisher = kafka.publisher(TOPIC).await;
+    mock.request_errors(Api::Produce, &[Answer::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; 1_000]);
+    let since = Instant::now();
+    let error = publisher.publish(Message::new("never")).await.unwrap_err();
+    assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Timeout, true), "{error}");
+    assert!(since.elapsed() < TIMEOUT * 2, "{:?}", since.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_failed_for_good_is_replaced() {
+    let (mock, kafka) = mock();
+    let publisher = kafka.publisher(TOPIC).await;
+    publish(&publisher, 10, 10).await;
+    mock.request_errors(Api::Produce, &[Answer::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER]);
+    let error = publisher.publish(Message::new("lost track")).await.unwrap_err();
+    assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Timeout, true), "{error}");
+    assert!(error.to_string().contains("may or may not"), "{error}");
+    let end = Instant::now() + PATIENCE;
+    while let Err(error) = publisher.publish(Message::new("again")).await {
+        assert!(error.is_retryable() && Instant::now() < end, "{error}");
+    }
+    publish(&publisher, 10, 10).await;
+    publisher.flush(Instant::now() + PATIENCE).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_and_fetches_that_fail_for_a_while_lose_nothing() {
+    let (mock, kafka) = mock();
+    publish(&kafka.publisher(TOPIC).await, 20, 20).await;
+    let url = format!("kafka://{TOPIC}?group=g&protocol=classic&session_timeout=6s");
+    for answer in [Answer::RD_KAFKA_RESP_ERR_NOT_COORDINATOR, Answer::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS] {
+        mock.request_errors(Api::OffsetCommit, &[answer]);
+    }
+    mock.request_errors(Api::Fetch, &[Answer::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION; 3]);
+    let mut subscriber = kafka.subscriber(&url).await;
+    for number in 0..10 {
+        let delivery = next(&mut subscriber).await;
+        assert_eq!(text(&delivery), number.to_string());
+        delivery.ack().await.unwrap();
+    }
+    close(subscriber).await;
+    let mut subscriber = kafka.subscriber(&url).await;
+    let delivery = next(&mut subscriber).await;
+    assert_eq!(text(&delivery), "10", "what was acked before the close was committed");
+    close(subscriber).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_is_forbidden_ends_the_subscriber_with_that_cause() {
+    let (mock, kafka) = mock();
+    publish(&kafka.publisher(TOPIC).await, 1, 1).await;
+    mock.request_errors(Api::JoinGroup, &[Answer::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED; 100]);
+    let url = format!("kafka://{TOPIC}?group=g&protocol=classic&session_timeout=6s");
+    let mut subscriber = kafka.subscriber(&url).await;
+    let error = tokio::time::timeout(PATIENCE, subscriber.next()).await.unwrap().unwrap_err();
+    assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::PermissionDenied, false), "{error}");
+}
