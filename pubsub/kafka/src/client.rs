@@ -16,6 +16,10 @@ use crate::options::Options;
 /// Long enough for a distant broker; the default of 30 s hides a port that accepts and never answers.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a broker may leave a question unanswered before its connection is given up. The default of 60 s is how long
+/// everybody would wait for a broker that hangs, though another has taken over within seconds.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How long a client that has lost its brokers may pause between two attempts.
 const MAX_RECONNECT_PAUSE: Duration = Duration::from_secs(2);
 
@@ -29,6 +33,7 @@ pub(crate) fn config(options: &Options) -> ClientConfig {
         .set("bootstrap.servers", &options.brokers)
         .set("client.id", &options.client_id)
         .set("socket.connection.setup.timeout.ms", millis(CONNECT_TIMEOUT))
+        .set("socket.timeout.ms", millis(ANSWER_TIMEOUT))
         .set("reconnect.backoff.max.ms", millis(MAX_RECONNECT_PAUSE))
         .set("log.connection.close", "false")
         .set_log_level(RDKafkaLogLevel::Info);

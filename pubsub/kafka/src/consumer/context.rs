@@ -202,6 +202,7 @@ impl ConsumerCx {
                 self.commit_now(consumer, commits, self.feed.stopping().map_or(end, |deadline| deadline.min(end)))
             }
         };
+        self.feed.committed(committed.is_ok());
         match committed {
             Ok(()) => info!(topic = self.topic, ?partitions, "partitions revoked"),
             Err(error) => {

@@ -134,6 +134,11 @@ impl Feed {
         owned(&mut self.lock().partitions, entry).is_some()
     }
 
+    /// Whether the last commit that the consumer's thread waited for did not land.
+    pub(super) fn uncommitted(&self) -> bool {
+        self.lock().uncommitted
+    }
+
     /// Has the consumer's thread end, until `deadline` if it can.
     pub(super) fn stop(&self, deadline: Clock) {
         let mut state = self.lock();
@@ -206,6 +211,11 @@ impl Feed {
         for partition in self.lock().partitions.values_mut() {
             partition.dirty = true;
         }
+    }
+
+    /// Notes whether a commit landed that was waited for.
+    pub(super) fn committed(&self, landed: bool) {
+        self.lock().uncommitted = !landed;
     }
 
     /// The partitions that are ours, and since which generation.

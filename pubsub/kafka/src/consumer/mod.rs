@@ -102,13 +102,19 @@ impl driver::Subscriber for KafkaSubscriber {
     async fn close(&mut self, deadline: Instant) -> Result<(), Error> {
         self.feed.stop(deadline.into_std());
         let Some(ended) = &mut self.ended else { return Ok(()) };
+        let late = || {
+            let what = "what was acked last could not be committed in time, and may be handled again";
+            Err(error(ErrorKind::Timeout, "close", what))
+        };
         if timeout_at(deadline, ended).await.is_err() {
-            let what = "the broker did not answer in time; what was acked last may be handled again";
-            return Err(error(ErrorKind::Timeout, "close", what));
+            return late();
         }
         self.ended = None;
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             return Err(error(ErrorKind::Other, "close", "the consumer's thread panicked"));
+        }
+        if self.feed.uncommitted() {
+            return late();
         }
         Ok(())
     }

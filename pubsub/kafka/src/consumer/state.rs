@@ -29,6 +29,8 @@ pub(super) struct State {
     pub(super) failure: Option<Error>,
     pub(super) stop: Option<Clock>,
     pub(super) closed: bool,
+    /// The last commit that somebody waited for did not land.
+    pub(super) uncommitted: bool,
 }
 
 /// A message as the consumer has fetched it.

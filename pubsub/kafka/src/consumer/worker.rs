@@ -295,7 +295,9 @@ impl<'a> Worker<'a> {
     fn leave(&mut self, deadline: Instant) {
         self.be_member(deadline);
         let commits = self.feed.commits();
-        if let Err(error) = self.consumer.context().commit_now(&self.consumer, commits, deadline) {
+        let committed = self.consumer.context().commit_now(&self.consumer, commits, deadline);
+        self.feed.committed(committed.is_ok());
+        if let Err(error) = committed {
             // Tried once more when the partitions are given up.
             debug!(topic = self.options.topic, %error, "commit failed");
         }
