@@ -20,7 +20,7 @@ use crate::error::{EX_SOFTWARE, EX_TEMPFAIL, EX_UNAVAILABLE};
 use crate::http::{AccessLog, Dispatch, Routes, Settings};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::metrics::ServerMetrics;
-use crate::report::{StopReport, name_aborted};
+use crate::report::{GivenUp, StopReport, Witness};
 use crate::serve::{Acceptor, Connections, Limits};
 use crate::supervisor::{Daemon, Death, Supervisor};
 use crate::{Config, Error, Result};
@@ -55,8 +55,7 @@ pub(crate) struct Running {
     supervisor: Supervisor,
     control: Option<Control>,
     housekeeping: JoinSet<()>,
-    lifecycle: Lifecycle,
-    board: Arc<Board>,
+    witness: Witness,
     budget: Duration,
     lame_duck: Duration,
 }
@@ -163,12 +162,19 @@ impl Bound {
         });
         let (mut http_addr, mut admin_addr) = (None, None);
         let budget = self.config.shutdown.budget.get();
-        let (acceptor, control) = match self.listeners {
+        let connections = self.listeners.is_some().then(|| Connections::new(limits, Arc::clone(&metrics)));
+        let witness = Witness {
+            dispatch: Arc::clone(&dispatch),
+            connections: connections.clone(),
+            roll: supervisor.roll().clone(),
+            lifecycle: self.lifecycle.clone(),
+            board: Arc::clone(&self.board),
+        };
+        let (acceptor, control) = match self.listeners.zip(connections) {
             None => (None, None),
-            Some(listeners) => {
+            Some((listeners, connections)) => {
                 http_addr = listeners.http.local_addr().ok();
                 admin_addr = listeners.admin.as_ref().and_then(|admin| admin.local_addr().ok());
-                let connections = Connections::new(limits, Arc::clone(&metrics));
                 let acceptor = Acceptor::new(listeners.http, connections, Arc::clone(&dispatch))
                     .map_err(|error| Error::with_code(EX_UNAVAILABLE, error))?;
                 let setup = Setup {
@@ -178,6 +184,7 @@ impl Bound {
                     budget,
                     log,
                     launched: self.launched,
+                    witness: witness.clone(),
                 };
                 let control = Control::start(setup).map_err(|error| Error::with_code(EX_UNAVAILABLE, error))?;
                 (Some(acceptor), Some(control))
@@ -202,8 +209,7 @@ impl Bound {
             supervisor,
             control,
             housekeeping,
-            lifecycle: self.lifecycle,
-            board: self.board,
+            witness,
             budget,
             lame_duck: self.config.shutdown.lame_duck.get(),
         })
@@ -213,7 +219,7 @@ impl Bound {
 impl Running {
     /// Serves until a stop is requested or a critical daemon dies.
     pub(crate) async fn serve(&mut self, requested: impl Future<Output = String>) -> Cause {
-        let ready = become_ready(&self.lifecycle, &self.board);
+        let ready = become_ready(&self.witness.lifecycle, &self.witness.board);
         tokio::select! {
             biased;
             death = self.supervisor.death() => Cause::Died(death),
@@ -227,17 +233,18 @@ impl Running {
     /// budget; what is left by then is given up and named.
     pub(crate) async fn stop(mut self, cause: Cause) -> (Cause, StopReport) {
         let end = Instant::now() + self.budget;
+        let lifecycle = self.witness.lifecycle.clone();
         if let Some(control) = &self.control {
             control.arm();
         }
         // 1. Health says no; clients of HTTP/1 are told to connect elsewhere; everything is still served.
-        self.lifecycle.enter(Phase::LameDuck);
+        lifecycle.enter(Phase::LameDuck);
         self.dispatch.leave();
         if !self.lame_duck.is_zero() {
             let _ = tokio::time::timeout(self.lame_duck, accept(&mut self.acceptor)).await;
         }
         // 2. Nothing new: the accept queue is emptied and closed, daemons stop pulling, streams end.
-        self.lifecycle.enter(Phase::Draining);
+        lifecycle.enter(Phase::Draining);
         let reserve = (self.budget / FLUSH_SHARE).min(LONGEST_FLUSH_RESERVE);
         let drained_by = end - reserve;
         if let Some(acceptor) = &mut self.acceptor {
@@ -246,43 +253,34 @@ impl Running {
         self.supervisor.stop(drained_by);
         // 3. What was begun is finished: requests first, as they may still make work for daemons in this process.
         let finish = async {
-            drain(&mut self.acceptor, &self.dispatch).await;
+            drain(&mut self.acceptor, &self.dispatch, drained_by).await;
             self.supervisor.requests_finished();
             self.supervisor.ended().await;
         };
         let finished = tokio::time::timeout_at(drained_by, finish).await.is_ok();
         // A daemon that put its work down at the deadline has ended, but not in time.
         let in_time = finished && Instant::now() < drained_by;
-        let (mut left, mut daemons_aborted) = (Vec::new(), Vec::new());
+        let mut given_up = GivenUp::default();
         if !in_time {
             self.dispatch.abort();
             if let Some(acceptor) = &mut self.acceptor {
-                left = acceptor.abort().await;
+                given_up.connections = acceptor.abort().await;
                 // Streams of HTTP/2 are tasks of their own, which end a little later than their connection.
                 let _ = tokio::time::timeout(LAST_MOMENT, answered(&self.dispatch)).await;
             }
             // Daemons see the deadline too, and return what they hold; those that do not are dropped.
             self.supervisor.requests_finished();
             let _ = tokio::time::timeout(LAST_MOMENT, self.supervisor.ended()).await;
-            daemons_aborted = self.supervisor.abort().await;
+            self.supervisor.abort().await;
+            given_up.daemons = self.supervisor.roll().names();
         }
         // 4. Publishers come last: handlers may have published until now.
-        self.lifecycle.enter(Phase::Flushing);
-        let unflushed = flush(&self.board, end).await;
-        self.lifecycle.enter(Phase::Stopped);
+        lifecycle.enter(Phase::Flushing);
+        given_up.unflushed = flush(&self.witness.board, end).await;
+        lifecycle.enter(Phase::Stopped);
         self.housekeeping.shutdown().await;
-        let (requests_aborted, aborted) = self.dispatch.aborted();
-        let report = StopReport {
-            cause: cause.to_string(),
-            forced: !in_time || !unflushed.is_empty(),
-            phases: self.lifecycle.past(),
-            requests_finished: self.dispatch.finished(),
-            requests_aborted,
-            aborted: name_aborted(&aborted, &left),
-            daemons_aborted,
-            unflushed,
-            tallies: self.board.tallies(),
-        };
+        let forced = !in_time || !given_up.unflushed.is_empty();
+        let report = self.witness.report(cause.to_string(), forced, given_up);
         report.log();
         // 5. The admin listener answers to the very end.
         if let Some(control) = self.control.take() {
@@ -320,9 +318,9 @@ async fn accept(acceptor: &mut Option<Acceptor>) {
 }
 
 /// Waits for connections, and for requests that were made in this process.
-async fn drain(acceptor: &mut Option<Acceptor>, dispatch: &Dispatch) {
+async fn drain(acceptor: &mut Option<Acceptor>, dispatch: &Dispatch, by: Instant) {
     if let Some(acceptor) = acceptor {
-        acceptor.drain().await;
+        acceptor.drain(by).await;
     }
     answered(dispatch).await;
 }

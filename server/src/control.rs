@@ -20,6 +20,7 @@ use crate::app::Launched;
 use crate::error::EX_TEMPFAIL;
 use crate::http::{Dispatch, Routes, Settings};
 use crate::metrics::ServerMetrics;
+use crate::report::{GivenUp, Witness};
 use crate::serve::{Acceptor, Connections, Limits};
 
 /// The running control thread.
@@ -42,6 +43,7 @@ pub(crate) struct Setup {
     pub(crate) log: Option<log::Handle>,
     /// How to read the configuration again, where `launch` has read it.
     pub(crate) launched: Option<Arc<Launched>>,
+    pub(crate) witness: Witness,
 }
 
 /// How long after the budget the watchdog waits for the main runtime, which gives up by itself at the budget.
@@ -64,15 +66,16 @@ impl Control {
         let signals = signals.transpose()?;
         let arm = armed.clone();
         let thread = std::thread::Builder::new().name("mainspring-control".to_owned()).spawn(move || {
-            let ends_process = setup.signals;
+            let (ends_process, witness) = (setup.signals, setup.witness);
             runtime.block_on(async move {
+                let second = |number| exit_now(128 + number, "second signal", &witness);
                 tokio::select! {
                     () = stopped.requested() => {}
                     () = serve_admin(setup.admin, setup.router) => {}
-                    () = follow(signals, &request, &arm, budget, || hang_up(setup.log.as_ref(), setup.launched.as_deref())) => {}
+                    () = follow(signals, &request, &arm, budget, || hang_up(setup.log.as_ref(), setup.launched.as_deref()), second) => {}
                     () = watchdog(watched) => {
                         if ends_process {
-                            exit_now(EX_TEMPFAIL, "the budget ran out and the runtime does not answer");
+                            exit_now(EX_TEMPFAIL, "the budget ran out and the runtime does not answer", &witness);
                         }
                     }
                 }
@@ -129,6 +132,7 @@ async fn follow(
     armed: &watch::Sender<Option<Instant>>,
     budget: Duration,
     hang_up: impl Fn(),
+    second: impl Fn(u8),
 ) {
     let Some(mut signals) = signals else { return std::future::pending().await };
     loop {
@@ -141,7 +145,7 @@ async fn follow(
             }
         };
         if request.borrow().is_some() {
-            exit_now(128 + number, "second signal");
+            second(number);
         }
         tracing::info!(signal = name, budget_ms = budget.as_millis() as u64, "stopping");
         arm(armed, budget);
@@ -204,13 +208,19 @@ async fn serve_admin(listener: Option<TcpListener>, router: axum::Router) {
     }
 }
 
-/// Ends the process here and now.
+/// Ends the process here and now, and says what that cuts off.
 #[expect(
     clippy::disallowed_methods,
     reason = "a second signal, and a runtime that does not answer, leave no other way"
 )]
-fn exit_now(code: u8, why: &str) -> ! {
-    tracing::error!(code, why, forced = true, "stopped");
+fn exit_now(code: u8, why: &str, witness: &Witness) -> ! {
+    let given_up = GivenUp {
+        connections: witness.connections.as_ref().map(|connections| connections.left()).unwrap_or_default(),
+        daemons: witness.roll.names(),
+        unflushed: Vec::new(),
+    };
+    witness.report(why.to_owned(), true, given_up).log();
+    tracing::error!(code, why, "exiting at once; the stop report names what was given up");
     if let Some(log) = log::handle() {
         log.flush(Duration::from_millis(50));
     }

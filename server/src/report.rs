@@ -1,10 +1,15 @@
 //! The stop report: one event that says how the process ended.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::http::Aborted;
-use crate::lifecycle::{Phase, millis};
-use crate::serve::LeftOver;
+use mainspring_daemon::Board;
+
+use crate::http::Dispatch;
+use crate::lifecycle::{Lifecycle, Phase, millis};
+use crate::serve::{Connections, LeftOver, Stage};
+use crate::supervisor::Roll;
 
 /// What a shutdown did. Logged as the event `stopped`, and handed to tests.
 #[derive(Clone, Debug)]
@@ -60,14 +65,60 @@ impl StopReport {
     }
 }
 
-/// Names what was cut off: requests by their route, other connections by what they were doing.
-pub(crate) fn name_aborted(requests: &[Aborted], left: &[LeftOver]) -> Vec<String> {
-    let requests = requests.iter().map(|request| {
-        let peer = request.peer.map_or_else(|| "in-process".to_owned(), |peer| peer.to_string());
-        format!("{peer} {} {:.3}s", request.route, request.age.as_secs_f64())
-    });
-    let busy = "request in progress";
-    let others = left.iter().filter(|left| left.doing != busy);
-    let others = others.map(|left| format!("{} {} {:.3}s", left.peer, left.doing, left.age.as_secs_f64()));
-    requests.chain(others).take(100).collect()
+/// All that a report is made of. The control thread has one too, for when nobody else can speak any more.
+#[derive(Clone, Debug)]
+pub(crate) struct Witness {
+    pub(crate) dispatch: Arc<Dispatch>,
+    /// Absent in a test without ports.
+    pub(crate) connections: Option<Arc<Connections>>,
+    pub(crate) roll: Roll,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) board: Arc<Board>,
+}
+
+/// What the process had to give up when the budget ran out.
+#[derive(Debug, Default)]
+pub(crate) struct GivenUp {
+    pub(crate) connections: Vec<LeftOver>,
+    pub(crate) daemons: Vec<String>,
+    pub(crate) unflushed: Vec<String>,
+}
+
+impl Witness {
+    /// What has become of everything by now. Requests that still run, because their handler does not yield, count as
+    /// cut off: they will be when the process ends.
+    pub(crate) fn report(&self, cause: String, forced: bool, given_up: GivenUp) -> StopReport {
+        let (count, requests) = self.dispatch.aborted();
+        let stuck = self.connections.as_ref().map(|connections| connections.left()).unwrap_or_default();
+        let stuck = stuck.iter().filter(|left| {
+            left.stage == Stage::Busy && !requests.iter().any(|request| request.peer == Some(left.peer))
+        });
+        let quiet = given_up.connections.iter().filter(|left| left.stage != Stage::Busy);
+        let named = requests.iter().map(|request| name(request.peer, &request.route, request.age));
+        let stuck = stuck.map(|left| name(Some(left.peer), self.route_of(left), left.age));
+        let quiet = quiet.map(|left| name(Some(left.peer), left.stage.describe(), left.age));
+        StopReport {
+            cause,
+            forced,
+            phases: self.lifecycle.past(),
+            requests_finished: self.dispatch.finished(),
+            requests_aborted: count + u64::try_from(self.dispatch.in_flight()).unwrap_or_default(),
+            aborted: named.chain(stuck).chain(quiet).take(NAMED).collect(),
+            daemons_aborted: given_up.daemons,
+            unflushed: given_up.unflushed,
+            tallies: self.board.tallies(),
+        }
+    }
+
+    fn route_of(&self, left: &LeftOver) -> &str {
+        &self.dispatch.routes().get(left.route).template
+    }
+}
+
+/// More are counted, but not named.
+const NAMED: usize = 100;
+
+fn name(peer: Option<SocketAddr>, what: &str, age: Duration) -> String {
+    let peer = peer.map_or_else(|| "in-process".to_owned(), |peer| peer.to_string());
+    format!("{peer} {what} {:.3}s", age.as_secs_f64())
 }

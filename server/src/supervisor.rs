@@ -2,13 +2,14 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backon::BackoffBuilder;
 use futures_util::FutureExt;
 use mainspring_daemon::{Board, BoxError, BoxFuture, Context, Shutdown, Trigger};
 use mainspring_observe::panics;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -44,12 +45,16 @@ pub(crate) enum Start {
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     tasks: JoinSet<Ended>,
-    names: Vec<(tokio::task::Id, &'static str)>,
+    roll: Roll,
     trigger: Trigger,
     shutdown: Shutdown,
     board: Arc<Board>,
     metrics: Arc<ServerMetrics>,
 }
+
+/// The names of the daemons that have not ended, for a report when nobody can be asked any more.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Roll(Arc<Mutex<Vec<&'static str>>>);
 
 /// How a daemon ended for good.
 #[derive(Debug)]
@@ -103,12 +108,17 @@ impl Supervisor {
     /// Makes a supervisor with no daemons yet.
     pub(crate) fn new(board: Arc<Board>, metrics: Arc<ServerMetrics>) -> Self {
         let (trigger, shutdown) = Shutdown::channel();
-        Self { tasks: JoinSet::new(), names: Vec::new(), trigger, shutdown, board, metrics }
+        Self { tasks: JoinSet::new(), roll: Roll::default(), trigger, shutdown, board, metrics }
     }
 
     /// What daemons, and event streams, listen to.
     pub(crate) fn shutdown(&self) -> &Shutdown {
         &self.shutdown
+    }
+
+    /// Who has not ended.
+    pub(crate) fn roll(&self) -> &Roll {
+        &self.roll
     }
 
     /// Starts a daemon. Its function has been called when this returns, its future has not been polled.
@@ -120,14 +130,13 @@ impl Supervisor {
         };
         let labels = ComponentLabels { name: daemon.name.to_owned() };
         let up = self.metrics.components.get_or_create_owned(&labels);
-        up.set(1);
-        let (name, policy) = (daemon.name, daemon.policy);
-        let task = self.tasks.spawn(async move {
-            let failure = supervise(name, policy, first.0, first.1, cx).await;
-            up.set(0);
+        let (name, policy, roll) = (daemon.name, daemon.policy, self.roll.clone());
+        roll.enter(name);
+        self.tasks.spawn(async move {
+            let failure = supervise(name, policy, first.0, first.1, cx, &up).await;
+            roll.leave(name);
             Ended { name, critical: policy.critical, failure }
         });
-        self.names.push((task.id(), name));
     }
 
     /// Waits for the death of a critical daemon. Cancel-safe.
@@ -156,22 +165,33 @@ impl Supervisor {
         while self.tasks.join_next().await.is_some() {}
     }
 
-    /// Drops those that are left, and names them.
-    pub(crate) async fn abort(&mut self) -> Vec<String> {
+    /// Drops those that are left. The roll goes on naming them.
+    pub(crate) async fn abort(&mut self) {
         self.tasks.abort_all();
-        let mut aborted = Vec::new();
         // A task that never yields cannot be dropped; it must not keep the process either.
-        let _ = tokio::time::timeout(Duration::from_millis(50), async {
-            while let Some(ended) = self.tasks.join_next_with_id().await {
-                if let Err(error) = ended
-                    && let Some((_, name)) = self.names.iter().find(|(id, _)| *id == error.id())
-                {
-                    aborted.push((*name).to_owned());
-                }
-            }
-        })
-        .await;
-        aborted
+        let _ = tokio::time::timeout(Duration::from_millis(50), self.ended()).await;
+    }
+}
+
+impl Roll {
+    /// Those that have not ended by themselves, in the order of their start.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.lock().iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn enter(&self, name: &'static str) {
+        self.lock().push(name);
+    }
+
+    fn leave(&self, name: &'static str) {
+        let mut names = self.lock();
+        if let Some(at) = names.iter().position(|known| *known == name) {
+            names.remove(at);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<&'static str>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -193,16 +213,19 @@ async fn supervise(
     first: Run,
     again: Option<Again>,
     cx: Context,
+    up: &Gauge,
 ) -> Option<String> {
     let mut run = first;
     let mut failures: Vec<Instant> = Vec::new();
     let mut pauses = None;
     loop {
         let began = Instant::now();
+        up.set(1);
         let result = match AssertUnwindSafe(run).catch_unwind().await {
             Ok(result) => result.map_err(|error| error.to_string()),
             Err(panic) => Err(died_of(&*panic)),
         };
+        up.set(0);
         let Err(why) = result else {
             tracing::info!(daemon = name, "daemon finished");
             return None;
@@ -323,6 +346,24 @@ mod tests {
         assert_eq!(runs.load(Ordering::Relaxed), 7);
     }
 
+    #[test]
+    fn replicas_that_fail_together_do_not_come_back_together() {
+        let Some(restart) = Policy::restarting().restart else { unreachable!("it is restarted") };
+        let pauses = || restart.pauses().take(8).collect::<Vec<_>>();
+        assert_ne!(pauses(), pauses());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_waits_for_its_restart_is_not_up() {
+        let mut supervisor = supervisor();
+        let policy = Policy::restarting().backoff(Duration::from_secs(60), Duration::from_secs(60));
+        supervisor.start(Daemon { name: "poll", policy, start: again(|_| async { Err("no broker".into()) }) });
+        let up = supervisor.metrics.components.get_or_create_owned(&ComponentLabels { name: "poll".to_owned() });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(up.get(), 0);
+        assert_eq!(supervisor.roll().names(), ["poll"]);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_critical_one_that_fails_too_often_is_dead() {
         let mut supervisor = supervisor();
@@ -348,6 +389,7 @@ mod tests {
         }
         supervisor.stop(Instant::now() + Duration::from_secs(5));
         assert!(tokio::time::timeout(Duration::from_secs(5), supervisor.ended()).await.is_err());
-        assert_eq!(supervisor.abort().await, ["stuck"]);
+        supervisor.abort().await;
+        assert_eq!(supervisor.roll().names(), ["stuck"]);
     }
 }

@@ -5,7 +5,7 @@ mod common;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -161,9 +161,26 @@ async fn half_a_head_until_our_deadline() {
     let app = on_loopback(hello(), quick).await;
     let mut half = Raw::connect(app.addr()).await;
     half.send("GET /hello HTTP/1.1\r\nho").await;
-    let (report, _) = stop_beside_a_healthy_client(app).await;
-    gave_up(&report, "half a request head", 0);
-    half.rest().await;
+    let (report, took) = stop_beside_a_healthy_client(app).await;
+    // Nothing was accepted that could be given up.
+    clean(&report);
+    assert!(took < DRAIN, "{took:?}");
+    half.reply().await.problem(408);
+}
+
+#[tokio::test]
+async fn idle_clients_do_not_cost_the_budget_however_long_their_last_call_is() {
+    let app = on_loopback(hello(), |config| {
+        quick(config);
+        config.shutdown.last_call = Duration::from_secs(60).into();
+    });
+    let app = app.await;
+    let mut idle = Http1::connect(app.addr()).await;
+    assert_eq!(idle.get("/hello").await.unwrap().status, 200);
+    let (report, took) = stop_beside_a_healthy_client(app).await;
+    clean(&report);
+    assert!(took < DRAIN, "{took:?}");
+    idle.ended().await;
 }
 
 #[tokio::test]
@@ -207,6 +224,17 @@ async fn a_client_that_does_not_read() {
     until("the request", async || sample(&app, "http_server_active_requests").await == 1.0).await;
     let (report, _) = stop_beside_a_healthy_client(app).await;
     gave_up(&report, "/flood", 1);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_an_answer_of_one_piece() {
+    let app = on_loopback(flood(), quick).await;
+    let mut deaf = Raw::connect(app.addr()).await;
+    deaf.send("GET /block HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    deaf.through("\r\n\r\n").await;
+    assert_eq!(sample(&app, "http_server_active_requests").await, 1.0);
+    let (report, _) = stop_beside_a_healthy_client(app).await;
+    gave_up(&report, "/block", 1);
 }
 
 /// Answers large enough that most of them waits for a client to read.
@@ -306,6 +334,31 @@ async fn a_handler_that_takes_longer_than_the_budget_is_dropped_and_named() {
     gave_up(&report, "/waits", 1);
     assert!(took >= DRAIN, "{took:?}");
     assert_eq!(one.rest().await, "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_handler_and_a_daemon_that_never_yield_are_named() {
+    static OVER: AtomicBool = AtomicBool::new(false);
+    static BEGUN: AtomicUsize = AtomicUsize::new(0);
+    async fn stubborn() {
+        BEGUN.fetch_add(1, Ordering::SeqCst);
+        while !OVER.load(Ordering::SeqCst) {
+            std::thread::sleep(ms(1));
+        }
+    }
+    let routes = hello().route("/stubborn", on_get(stubborn));
+    let server = common::server(common::config(quick), routes).daemon("mule", |_| async {
+        stubborn().await;
+        Ok::<_, std::io::Error>(())
+    });
+    let app = TestApp::on_loopback(server).await;
+    let mut one = Raw::connect(app.addr()).await;
+    one.send("GET /stubborn HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    until("both", async || BEGUN.load(Ordering::SeqCst) == 2).await;
+    let report = soon("the end", app.sigterm()).await;
+    OVER.store(true, Ordering::SeqCst);
+    gave_up(&report, "/stubborn", 1);
+    assert_eq!(report.daemons_aborted, ["mule"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,7 +7,7 @@ use mainspring::web::Problem;
 use serde::{Deserialize, Serialize};
 
 /// What a customer sends, and what travels as the message's body.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Order {
     pub(crate) id: String,
     pub(crate) item: String,
@@ -58,30 +58,18 @@ impl Order {
 }
 
 impl Book {
+    /// Enters an order that will be shipped, unless it has been: the handler may be faster than we are.
     pub(crate) fn accept(&self, order: Order) -> Entry {
-        self.set(order, Status::Accepted)
+        let mut pages = self.pages();
+        match pages.entries.get(&order.id) {
+            Some(entry) if entry.order == order => entry.clone(),
+            _ => pages.set(order, Status::Accepted),
+        }
     }
 
-    pub(crate) fn set(&self, order: Order, status: Status) -> Entry {
-        let entry = Entry { order, status };
-        let mut pages = self.pages();
-        let id = entry.order.id.clone();
-        if pages.entries.insert(id.clone(), entry.clone()).is_none() {
-            pages.ids.push_back(id);
-        }
-        if pages.ids.len() > REMEMBERED
-            && let Some(oldest) = pages.ids.pop_front()
-        {
-            pages.entries.remove(&oldest);
-        }
-        entry
-    }
-
-    pub(crate) fn forget(&self, id: &str) {
-        let mut pages = self.pages();
-        if pages.entries.remove(id).is_some() {
-            pages.ids.retain(|known| known != id);
-        }
+    /// Enters what became of an order.
+    pub(crate) fn set(&self, order: Order, status: Status) {
+        self.pages().set(order, status);
     }
 
     pub(crate) fn get(&self, id: &str) -> Option<Entry> {
@@ -95,5 +83,21 @@ impl Book {
 
     fn pages(&self) -> MutexGuard<'_, Pages> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pages {
+    fn set(&mut self, order: Order, status: Status) -> Entry {
+        let entry = Entry { order, status };
+        let id = entry.order.id.clone();
+        if self.entries.insert(id.clone(), entry.clone()).is_none() {
+            self.ids.push_back(id);
+        }
+        if self.ids.len() > REMEMBERED
+            && let Some(oldest) = self.ids.pop_front()
+        {
+            self.entries.remove(&oldest);
+        }
+        entry
     }
 }

@@ -6,12 +6,13 @@ mod book;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
-use mainspring::pubsub::{self, Failure, Message, Publisher};
+use mainspring::pubsub::{self, ErrorKind, Failure, Message, Publisher};
 use mainspring::server::{self, Service, SimpleServer};
 use mainspring::web::{Json, Path, Problem};
 use mainspring::{BrokersConfig, config};
@@ -57,13 +58,17 @@ async fn create(
 ) -> Result<(StatusCode, Json<Entry>), Problem> {
     order.check()?;
     let message = Message::json(&order).map_err(|_| Problem::internal())?.with_key(&order.id);
-    let entry = orders.book.accept(order);
-    if let Err(error) = orders.events.publish(message).await {
-        orders.book.forget(&entry.order.id);
-        tracing::error!(%error, order = entry.order.id, "order not accepted: it could not be published");
-        return Err(Problem::unavailable("the order could not be published", std::time::Duration::from_secs(5)));
+    orders.events.publish(message).await.map_err(not_published)?;
+    Ok((StatusCode::ACCEPTED, Json(orders.book.accept(order))))
+}
+
+/// What is too large today will be tomorrow; for everything else the customer may come again.
+fn not_published(error: pubsub::Error) -> Problem {
+    tracing::error!(%error, "order not accepted: it could not be published");
+    match error.kind() {
+        ErrorKind::TooLarge => Problem::new(StatusCode::PAYLOAD_TOO_LARGE).detail(error.to_string()),
+        _ => Problem::unavailable("the order could not be published", Duration::from_secs(5)),
     }
-    Ok((StatusCode::ACCEPTED, Json(entry)))
 }
 
 async fn show(State(orders): State<Arc<Orders>>, Path(id): Path<String>) -> Result<Json<Entry>, Problem> {
@@ -79,7 +84,7 @@ async fn newest(State(orders): State<Arc<Orders>>) -> Json<Vec<Entry>> {
 #[derive(Clone)]
 struct Shipping {
     book: Arc<Book>,
-    work: std::time::Duration,
+    work: Duration,
 }
 
 /// Ships one order. `Ok` acks the message, an error has it delivered again, a rejection makes it a dead letter.

@@ -13,11 +13,12 @@
 //! | `request_body.rs` | the body going in: its limit and its deadline |
 //! | `response_body.rs` | the body going out: panics, timeouts, the end of event streams |
 //! | `routes.rs` | the route templates, and what is known of each |
-//! | `request_id.rs` | `x-request-id` |
+//! | `request_id.rs`, `host.rs` | `x-request-id`; the Host field |
 //! | `access.rs` | the access log's line |
 
 mod access;
 mod dispatch;
+mod host;
 mod pooled;
 mod record;
 mod request_body;
@@ -27,7 +28,7 @@ mod routes;
 mod service;
 
 pub(crate) use access::AccessLog;
-pub(crate) use dispatch::{Aborted, Dispatch, Settings};
+pub(crate) use dispatch::{Dispatch, Settings};
 pub(crate) use request_id::generate as new_request_id;
 pub(crate) use routes::{Routes, templates};
 pub(crate) use service::RequestService;

@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::pooled::Pooled;
 use super::record::Outcome;
-use crate::serve::{self, Protocol};
+use crate::serve;
 
 /// A response's body, with the record of its request.
 pub(crate) struct ResponseBody {
@@ -60,11 +60,11 @@ impl ResponseBody {
         }
     }
 
-    /// Cuts a large frame for HTTP/2, which takes a frame whole as soon as its window is open a little. The request
-    /// would then be over, and its connection idle, while most of the answer has yet to leave.
+    /// Cuts a large frame, which hyper would take whole before the client has taken anything. The request would then
+    /// be over, and its connection idle, while most of the answer has yet to leave.
     fn slice(&mut self, mut data: Bytes) -> Bytes {
         let Some(record) = &mut self.record else { return data };
-        if data.len() > SLICE && record.conn.as_ref().is_some_and(|conn| conn.protocol() == Protocol::Http2) {
+        if data.len() > SLICE {
             self.rest = data.split_off(SLICE);
         }
         record.bytes_out += data.len() as u64;

@@ -12,7 +12,7 @@ use axum::extract::ConnectInfo;
 use axum::response::IntoResponse;
 use axum::routing::future::RouteFuture;
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, UPGRADE, USER_AGENT};
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, UPGRADE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use mainspring_daemon::BoxError;
@@ -23,6 +23,7 @@ use mainspring_web::Problem;
 use tokio::time::{Instant, Sleep};
 use tower::Service;
 
+use super::host::Host;
 use super::pooled::Pooled;
 use super::record::{Line, Outcome, Record};
 use super::request_body::{Intake, RequestBody};
@@ -47,6 +48,7 @@ struct Said<'a> {
     traceparent: Option<&'a HeaderValue>,
     content_length: Option<&'a HeaderValue>,
     user_agent: Option<&'a HeaderValue>,
+    host: Host<'a>,
 }
 
 /// The answer to one request, on its way.
@@ -83,12 +85,13 @@ impl RequestService {
         B::Error: Into<BoxError>,
     {
         let dispatch = &self.dispatch;
+        let (mut head, body) = request.into_parts();
+        let route = dispatch.routes.find(head.uri.path());
         if let Some(conn) = &self.conn {
-            conn.request_begun();
+            conn.request_begun(route);
         }
         let has_room = dispatch.enter();
-        let (mut head, body) = request.into_parts();
-        let Said { request_id, traceparent, content_length, user_agent } = Said::in_headers(&head.headers);
+        let Said { request_id, traceparent, content_length, user_agent, host } = Said::in_headers(&head.headers);
         let (id, request_id) = request_id::of(request_id);
         let received = traceparent.and_then(|value| TraceContext::parse(value.as_bytes()));
         let trace = received.map_or_else(TraceContext::new, |received| received.child());
@@ -97,7 +100,7 @@ impl RequestService {
         let record = Pooled::new(Record {
             dispatch: Arc::clone(dispatch),
             conn: self.conn.clone(),
-            route: dispatch.routes.find(head.uri.path()),
+            route,
             method: method_index(&head.method),
             started: Instant::now(),
             correlation: Correlation { trace: Some(trace), request_id: Some(id) },
@@ -112,8 +115,11 @@ impl RequestService {
             }),
         });
         let head_only = head.method == Method::HEAD;
-        let place = record.route;
-        let work = if !has_room && !dispatch.routes.get(place).vital {
+        let work = if self.conn.is_some() && !host.is_fit_for(head.version) {
+            let problem =
+                Problem::bad_request("a request in HTTP/1.1 has exactly one Host field, with a name or an address");
+            Work::Answered(Some(problem.header(CONNECTION, HeaderValue::from_static("close")).into_response()))
+        } else if !has_room && !dispatch.routes.get(route).vital {
             let problem = Problem::unavailable("max_in_flight has been reached", Duration::from_secs(1));
             Work::Answered(Some(problem.into_response()))
         } else if length.is_some_and(|length| length > dispatch.settings.max_body) {
@@ -142,6 +148,10 @@ impl<'a> Said<'a> {
         let mut said = Self::default();
         for (name, value) in headers {
             let place = match name {
+                name if name == HOST => {
+                    said.host.also(value);
+                    continue;
+                }
                 name if name == CONTENT_LENGTH => &mut said.content_length,
                 name if name == USER_AGENT => &mut said.user_agent,
                 name if name == TRACEPARENT => &mut said.traceparent,

@@ -84,15 +84,16 @@ impl Acceptor {
         }
     }
 
-    /// Asks all connections to end, and waits until they have. Cancel-safe.
-    pub(crate) async fn drain(&mut self) {
-        self.connections.drain();
+    /// Asks all connections to end by then, and waits until they have. Cancel-safe.
+    pub(crate) async fn drain(&mut self, by: Instant) {
+        self.connections.drain(by);
         self.connections.emptied().await;
     }
 
     /// Ends what is left, and names it.
     pub(crate) async fn abort(&mut self) -> Vec<LeftOver> {
-        let left = self.connections.abort();
+        let left = self.connections.left();
+        self.connections.abort();
         let _ = tokio::time::timeout(ABORT_GRACE, self.connections.emptied()).await;
         self.tasks.abort_all();
         left
@@ -108,8 +109,9 @@ impl Acceptor {
                 self.tasks.spawn(connection::serve(io, conn, Arc::clone(&self.dispatch)));
             }
             None => {
-                self.dispatch.metrics().rejected("cap");
-                let _ = stream.try_write(&refusal::too_many_connections());
+                let refusal = refusal::too_many_connections();
+                self.connections.refused(&peer, &refusal);
+                let _ = stream.try_write(&refusal.bytes);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What is known of one connection, shared between its task, its requests and the tick.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
@@ -33,6 +33,8 @@ pub(crate) struct Conn {
     write_deadline: AtomicU64,
     /// Requests that were begun and not settled. More than one only on HTTP/2.
     active: AtomicU32,
+    /// The route of the request that was begun last.
+    route: AtomicUsize,
     order: AtomicU8,
     draining: AtomicBool,
     /// The connection's task. Its waker never changes, so it is stored once.
@@ -100,6 +102,7 @@ impl Conn {
             deadline: AtomicU64::new(deadline),
             write_deadline: AtomicU64::new(NEVER),
             active: AtomicU32::new(0),
+            route: AtomicUsize::new(0),
             order: AtomicU8::new(Order::Serve as u8),
             draining: AtomicBool::new(false),
             task: OnceLock::new(),
@@ -133,8 +136,9 @@ impl Conn {
         self.remote.get_or_init(|| self.peer.to_string().into())
     }
 
-    /// A request head has arrived.
-    pub(crate) fn request_begun(&self) {
+    /// A request head has arrived, for this route.
+    pub(crate) fn request_begun(&self, route: usize) {
+        self.route.store(route, Ordering::Relaxed);
         self.active.fetch_add(1, Ordering::Relaxed);
         self.enter(Stage::Busy, NEVER);
     }
@@ -223,7 +227,9 @@ impl Conn {
             Stage::FirstByte | Stage::Idle if !self.is_stalled() => self.hurry(),
             // Bytes that both protocols may begin with: of a request there is nothing yet.
             Stage::Head if self.protocol() == Protocol::Unknown => self.hurry(),
-            Stage::FirstByte | Stage::Head | Stage::Busy | Stage::Idle | Stage::Upgraded | Stage::Leaving => {}
+            // Of half a head nothing was accepted, so it may not cost us the budget.
+            Stage::Head => self.end_by(self.clock.drained()),
+            Stage::FirstByte | Stage::Busy | Stage::Idle | Stage::Upgraded | Stage::Leaving => {}
         }
         self.say_goodbye();
     }
@@ -285,8 +291,17 @@ impl Conn {
         self.writer.wake();
     }
 
+    /// Where a request that is cut off belongs to.
+    pub(super) fn route(&self) -> usize {
+        self.route.load(Ordering::Relaxed)
+    }
+
     fn hurry(&self) {
-        self.deadline.fetch_min(self.clock.after(self.limits.last_call), Ordering::Relaxed);
+        self.end_by(self.clock.after(self.limits.last_call).min(self.clock.drained()));
+    }
+
+    fn end_by(&self, deadline: u64) {
+        self.deadline.fetch_min(deadline, Ordering::Relaxed);
     }
 
     /// Whether something is written that the peer does not take.
@@ -342,7 +357,7 @@ mod tests {
     fn an_answer_that_is_not_read_yet_is_no_idleness() {
         for stalls_first in [true, false] {
             let conn = conn();
-            conn.request_begun();
+            conn.request_begun(0);
             conn.begin_drain();
             if stalls_first {
                 conn.write_stalled();
@@ -362,7 +377,7 @@ mod tests {
     #[test]
     fn whoever_becomes_idle_while_draining_gets_a_last_call() {
         let conn = conn();
-        conn.request_begun();
+        conn.request_begun(0);
         conn.begin_drain();
         assert!(!conn.is_late(u64::MAX - 1));
         conn.request_ended();
@@ -374,18 +389,18 @@ mod tests {
     #[test]
     fn an_idle_connection_is_pardoned_when_a_request_has_come() {
         let conn = conn();
-        conn.request_begun();
+        conn.request_begun(0);
         conn.request_ended();
         conn.expire(10_100);
         assert!(!conn.pardon() && conn.order() == Order::Close);
-        conn.request_begun();
+        conn.request_begun(0);
         assert!(conn.pardon() && conn.order() == Order::Serve);
         conn.request_ended();
         conn.expire(20_200);
-        conn.request_begun();
+        conn.request_begun(0);
         conn.request_ended();
         assert!(conn.pardon() && conn.order() == Order::Serve);
-        conn.request_begun();
+        conn.request_begun(0);
         conn.give(Order::Abort);
         assert!(!conn.pardon() && conn.order() == Order::Abort);
     }

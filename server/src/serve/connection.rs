@@ -178,13 +178,13 @@ mod tests {
             let mut answer = [0; 1024];
             client.read(&mut answer).is_ok_and(|read| answer[..read].ends_with(b"hello"))
         };
-        client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
         while !answered(&mut client) {
             assert!(serving.as_mut().now_or_never().is_none());
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         // The next one has arrived, but the connection's turn comes only after the order.
-        client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
         conn.expire(u64::MAX - 1);
         assert!(serving.as_mut().now_or_never().is_none());

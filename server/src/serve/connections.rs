@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::conn::{Conn, Order, Stage};
+use super::refusal::Refusal;
 use crate::metrics::ServerMetrics;
 
 /// How long each stage of a connection may last, and how much it may send.
@@ -46,7 +47,9 @@ struct Inner {
 #[derive(Clone, Debug)]
 pub(crate) struct LeftOver {
     pub(crate) peer: SocketAddr,
-    pub(crate) doing: &'static str,
+    pub(crate) stage: Stage,
+    /// Of its last request.
+    pub(crate) route: usize,
     pub(crate) age: Duration,
 }
 
@@ -59,6 +62,8 @@ pub(crate) struct Clock {
     start: Instant,
     looked: AtomicU64,
     now: AtomicU64,
+    /// While draining: when connections without a request must have ended.
+    drained: AtomicU64,
 }
 
 /// How far apart the looks at the deadlines are.
@@ -100,6 +105,13 @@ impl Connections {
         }
     }
 
+    /// Counts a peer that was told no before a request reached a handler.
+    pub(super) fn refused(&self, peer: &SocketAddr, refusal: &Refusal) {
+        self.metrics.rejected(refusal.reason);
+        let (status, request_id, reason) = (refusal.status, &refusal.id, refusal.reason);
+        tracing::debug!(target: "mainspring::serve", %peer, status, request_id, reason, "refused");
+    }
+
     /// Looks at the deadlines, for ever. One task a listener runs it.
     pub(crate) async fn tick(&self) {
         loop {
@@ -122,9 +134,10 @@ impl Connections {
         }
     }
 
-    /// Asks every connection to end: those with nothing in progress soon, the others when they are done.
-    pub(crate) fn drain(&self) {
-        self.clock.advance();
+    /// Asks every connection to end: those with nothing in progress soon, and well before `by` whatever their limits
+    /// are, the others when they are done.
+    pub(crate) fn drain(&self, by: Instant) {
+        self.clock.drain(by);
         let mut inner = self.lock();
         inner.draining = true;
         for conn in inner.open.values() {
@@ -146,12 +159,21 @@ impl Connections {
         }
     }
 
-    /// Orders every connection to end at once, and names those that are left.
-    pub(crate) fn abort(&self) -> Vec<LeftOver> {
-        let inner = self.lock();
-        let left = inner.open.values().map(|conn| {
+    /// Orders every connection to end at once.
+    pub(crate) fn abort(&self) {
+        for conn in self.lock().open.values() {
             conn.give(Order::Abort);
-            LeftOver { peer: conn.peer, doing: conn.stage().describe(), age: conn.opened.elapsed() }
+        }
+    }
+
+    /// The connections that are open.
+    pub(crate) fn left(&self) -> Vec<LeftOver> {
+        let inner = self.lock();
+        let left = inner.open.values().map(|conn| LeftOver {
+            peer: conn.peer,
+            stage: conn.stage(),
+            route: conn.route(),
+            age: conn.opened.elapsed(),
         });
         left.collect()
     }
@@ -169,7 +191,24 @@ impl Clock {
     }
 
     pub(super) fn new() -> Self {
-        Self { start: Instant::now(), looked: AtomicU64::new(0), now: AtomicU64::new(0) }
+        Self {
+            start: Instant::now(),
+            looked: AtomicU64::new(0),
+            now: AtomicU64::new(0),
+            drained: AtomicU64::new(u64::MAX),
+        }
+    }
+
+    /// The tick at which connections without a request must have ended, if draining has begun.
+    pub(super) fn drained(&self) -> u64 {
+        self.drained.load(Ordering::Relaxed)
+    }
+
+    fn drain(&self, by: Instant) {
+        let left = by.saturating_duration_since(Instant::now());
+        // The rest is for closing: deadlines are coarse, and the peer has to be told.
+        let left = left - (left / 5).min(Duration::from_millis(500));
+        self.drained.store(self.advance() + millis(left), Ordering::Relaxed);
     }
 
     fn advance(&self) -> u64 {

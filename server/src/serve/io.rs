@@ -9,8 +9,9 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::Connections;
 use super::conn::{Conn, Order, Protocol, Stage};
-use super::{Connections, refusal};
+use super::refusal::{self, Refusal};
 
 /// A socket that belongs to a registered connection. Dropping it closes the socket and signs the connection off,
 /// also after an upgrade, when another task owns it.
@@ -34,8 +35,8 @@ impl Io {
     }
 
     /// Writes what fits into the socket's buffer, for a last word to a peer that broke a deadline.
-    pub(super) fn last_word(&self, bytes: &[u8]) {
-        let _ = self.stream.try_write(bytes);
+    pub(super) fn last_word(&self, refusal: &Refusal) {
+        let _ = self.stream.try_write(&refusal.bytes);
     }
 
     /// Whether an upgraded connection, which no task of ours polls, may go on.
@@ -110,8 +111,9 @@ impl AsyncWrite for Io {
         if this.conn.stage() == Stage::Head
             && let Some(refusal) = refusal::in_place_of(buf)
         {
+            this.connections.refused(&this.conn.peer, &refusal);
             // It fits into an empty socket buffer; a peer that left it full does not deserve better.
-            let polled = Pin::new(&mut this.stream).poll_write(cx, &refusal);
+            let polled = Pin::new(&mut this.stream).poll_write(cx, &refusal.bytes);
             return polled.map_ok(|_| buf.len());
         }
         let polled = Pin::new(&mut this.stream).poll_write(cx, &buf[..allowed]);

@@ -28,6 +28,6 @@ mod refusal;
 mod streams;
 
 pub(crate) use acceptor::Acceptor;
-pub(crate) use conn::{Conn, Protocol};
+pub(crate) use conn::{Conn, Protocol, Stage};
 pub(crate) use connections::{Connections, LeftOver, Limits};
 pub(crate) use streams::body_polled;

@@ -6,8 +6,19 @@
 
 use mainspring_web::Problem;
 
-/// An answer in HTTP/1.1 that closes the connection, head and body.
-pub(super) fn render(status: u16, reason: &str, retry_after: Option<u32>, detail: &str) -> Vec<u8> {
+/// An answer in HTTP/1.1 that closes the connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// Head and body.
+    pub(super) bytes: Vec<u8>,
+    pub(super) status: u16,
+    /// What the peer may come and ask about.
+    pub(super) id: String,
+    /// How the refusal is counted.
+    pub(super) reason: &'static str,
+}
+
+fn render(status: u16, reason: &str, retry_after: Option<u32>, detail: &str) -> Refusal {
     let status_code = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::BAD_REQUEST);
     let problem = Problem::new(status_code).title(reason.to_owned()).detail(detail);
     // A problem of strings and numbers serializes without fail.
@@ -15,26 +26,32 @@ pub(super) fn render(status: u16, reason: &str, retry_after: Option<u32>, detail
     let (id, _) = crate::http::new_request_id();
     let id = String::from_utf8_lossy(&id);
     let retry_after = retry_after.map_or_else(String::new, |seconds| format!("retry-after: {seconds}\r\n"));
-    format!(
+    let bytes = format!(
         "HTTP/1.1 {status} {reason}\r\nconnection: close\r\n{retry_after}x-request-id: {id}\r\n\
          content-type: application/problem+json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
-    )
-    .into_bytes()
+    );
+    let counted = match status {
+        503 => "cap",
+        408 => "timeout",
+        431 => "head_too_large",
+        _ => "malformed",
+    };
+    Refusal { bytes: bytes.into_bytes(), status, id: id.into_owned(), reason: counted }
 }
 
 /// A request head that did not come in time.
-pub(super) fn request_timeout() -> Vec<u8> {
+pub(super) fn request_timeout() -> Refusal {
     render(408, "Request Timeout", None, "the request head did not arrive within header_timeout")
 }
 
 /// One connection more than there may be.
-pub(super) fn too_many_connections() -> Vec<u8> {
+pub(super) fn too_many_connections() -> Refusal {
     render(503, "Service Unavailable", Some(1), "max_connections has been reached")
 }
 
 /// What to send in place of `written`, if that is hyper's own answer to a head it could not read.
-pub(super) fn in_place_of(written: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn in_place_of(written: &[u8]) -> Option<Refusal> {
     if !written.starts_with(b"HTTP/1.1 4") && !written.starts_with(b"HTTP/1.0 4") {
         return None;
     }
@@ -61,7 +78,7 @@ mod tests {
     #[test]
     fn only_hypers_own_refusals_are_replaced() {
         let own = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\ndate: x\r\n\r\n";
-        let replaced = String::from_utf8(in_place_of(own).unwrap()).unwrap();
+        let replaced = String::from_utf8(in_place_of(own).unwrap().bytes).unwrap();
         let (head, body) = replaced.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 431 ") && head.contains("\r\nx-request-id: "), "{head}");
         assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
@@ -79,7 +96,7 @@ mod tests {
     #[test]
     fn refusals_state_their_length_and_carry_an_id() {
         for refusal in [request_timeout(), too_many_connections()] {
-            let text = String::from_utf8(refusal).unwrap();
+            let text = String::from_utf8(refusal.bytes).unwrap();
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
             assert!(
                 head.contains(&format!("content-length: {}", body.len())) && head.contains("x-request-id: "),
