@@ -191,3 +191,40 @@ fn hangup_reloads_the_log_filter_and_names_what_waits_for_the_next_start() {
     daemon.signal("TERM");
     assert_eq!(daemon.end().code, Some(0));
 }
+
+#[test]
+fn an_order_that_no_broker_has_is_not_shown() {
+    let daemon = Daemon::start(&[
+        ("ORDERS_WORK", "60s"),
+        ("ORDERS_BROKERS__MEMORY__CAPACITY", "2"),
+        ("ORDERS_SERVER__HTTP__REQUEST_TIMEOUT", "300ms"),
+        ("ORDERS_SERVER__SHUTDOWN__BUDGET", "1s"),
+    ]);
+    let refused = (0..200).map(|n| format!("A{n}")).find(|id| {
+        let answer = Connection::open(daemon.http).unwrap().order(id, 1).unwrap();
+        assert!(matches!(answer.status, 202 | 504), "{}", answer.status);
+        answer.status == 504
+    });
+    let refused = refused.expect("the broker is full some time");
+    assert_eq!(http::get(daemon.http, &format!("/orders/{refused}")).status, 404);
+    assert_eq!(http::get(daemon.http, "/orders/A0").json()["status"], "accepted");
+    daemon.signal("TERM");
+    assert_eq!(daemon.end().code, Some(75), "what is in memory cannot all be shipped");
+}
+
+#[test]
+fn an_order_too_large_for_the_broker_is_a_413_and_leaves_the_one_before_as_it_was() {
+    let daemon = Daemon::start(&[]);
+    let mut connection = Connection::open(daemon.http).unwrap();
+    assert_eq!(connection.order("A1", 1).unwrap().status, 202);
+    daemon.event(|event| event["msg"] == "shipped");
+    let item = "x".repeat(1_100_000);
+    let large = json!({"id": "A1", "item": item, "quantity": 2}).to_string();
+    let answer = connection.post("/orders", "application/json", &large).unwrap();
+    assert_eq!(answer.status, 413);
+    assert!(answer.json()["detail"].as_str().unwrap().contains("1048576"), "{}", answer.body);
+    let shown = http::get(daemon.http, "/orders/A1").json();
+    assert_eq!((&shown["quantity"], &shown["status"]), (&json!(1), &json!("shipped")));
+    daemon.signal("TERM");
+    assert_eq!(daemon.end().code, Some(0));
+}
