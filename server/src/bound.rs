@@ -158,6 +158,7 @@ impl Bound {
                 None => serde_json::to_string_pretty(&self.config).unwrap_or_default(),
             },
             metrics_path: self.config.metrics.path.clone(),
+            token: self.config.admin.token.clone(),
             revert: Arc::default(),
         });
         let (mut http_addr, mut admin_addr) = (None, None);

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 
-use mainspring_config::{ByteSize, Check, Duration, Report};
+use mainspring_config::{ByteSize, Check, Duration, Report, Secret};
 use mainspring_observe::log;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -84,6 +84,8 @@ pub struct Admin {
     /// Where to listen, or `off`.
     #[schemars(extend("x-env" = ["ADMIN_ADDR"]))]
     pub addr: AdminAddr,
+    /// What clients on other machines must show (`authorization: Bearer <token>`) to change something: the log filter, a route of messages. Without one, only clients on this machine may.
+    pub token: Option<Secret>,
 }
 
 /// The health answers of the public listener.
@@ -226,7 +228,7 @@ impl Default for Http {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { addr: AdminAddr(Some(SocketAddr::from(([127, 0, 0, 1], 9901)))) }
+        Self { addr: AdminAddr(Some(SocketAddr::from(([127, 0, 0, 1], 9901)))), token: None }
     }
 }
 

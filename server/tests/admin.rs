@@ -152,6 +152,7 @@ async fn daemons_put_up_pages() {
     };
     let app = plain().daemon("ship", async move |cx: mainspring_daemon::Context| {
         cx.page("/debug/ship", "what is being shipped", page);
+        cx.page("/debug/picky", "a page that says no", async |_| PageResponse::text("say please\n").with_status(405));
         cx.page("/debug/broken", "a page that panics", async |_| panic!("the page fell over"));
         cx.shutdown().requested().await;
         Ok::<_, mainspring_daemon::BoxError>(())
@@ -167,9 +168,30 @@ async fn daemons_put_up_pages() {
     assert!(missing.problem(404)["detail"].as_str().unwrap().contains("index"));
     client.get("/debug/broken").await.unwrap().problem(500);
     assert_eq!(client.get("/livez").await.unwrap().status, 200, "the listener goes on");
+    let refused = client.get("/debug/picky").await.unwrap();
+    assert_eq!(refused.problem(405)["detail"], "say please");
+    assert_eq!(refused.header("allow"), Some("GET, HEAD, POST"));
     let mut client = common::Raw::connect(app.admin_addr()).await;
     client.send("POST /debug/ship HTTP/1.1\r\nhost: a\r\ncontent-length: 65537\r\n\r\n").await;
     client.reply().await.problem(413);
+}
+
+#[tokio::test]
+async fn web_pages_may_read_and_change_nothing() {
+    let app = plain().daemon("ship", async move |cx: mainspring_daemon::Context| {
+        cx.page("/debug/ship", "what is being shipped", async |_| PageResponse::text("shipped"));
+        cx.shutdown().requested().await;
+        Ok::<_, mainspring_daemon::BoxError>(())
+    });
+    let app = TestApp::in_process(app).await;
+    common::until("the page", async || app.admin(get("/debug/ship")).await.status == 200).await;
+    let post = |name: &str, value: &str| Request::post("/debug/ship").header(name, value).body(Body::empty()).unwrap();
+    for (name, value) in [("origin", "http://evil.test"), ("origin", "null"), ("sec-fetch-site", "cross-site")] {
+        let status = app.admin(post(name, value)).await.status;
+        assert_eq!(status, 403, "{name}: {value}");
+    }
+    assert_eq!(app.admin(post("user-agent", "curl")).await.status, 200);
+    assert_eq!(app.admin(post("sec-fetch-site", "none")).await.status, 200);
 }
 
 // The log.

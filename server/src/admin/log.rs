@@ -1,11 +1,11 @@
 //! `/-/log`: what is logged, changed while the process runs.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::extract::{self, ConnectInfo, RawQuery};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{self, RawQuery};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use mainspring_config as config;
 use mainspring_observe::log::Handle;
 use mainspring_web::Problem;
@@ -33,13 +33,8 @@ pub(super) async fn show(extract::State(state): extract::State<State>) -> Respon
 pub(super) async fn change(
     extract::State(state): extract::State<State>,
     RawQuery(query): RawQuery,
-    peer: Option<extract::Extension<ConnectInfo<SocketAddr>>>,
-    headers: HeaderMap,
-    body: String,
+    body: Bytes,
 ) -> Response {
-    if let Err(problem) = permitted(peer.map(|extract::Extension(ConnectInfo(peer))| peer), &headers) {
-        return problem.into_response();
-    }
     let Some(log) = state.log else { return no_log() };
     let revert_after = match query.as_deref().filter(|query| !query.is_empty()).map(revert_after).transpose() {
         Ok(after) => after,
@@ -47,7 +42,9 @@ pub(super) async fn change(
     };
     let mut pending = state.revert.lock().await;
     let before = log.filter();
-    let wanted = body.trim();
+    let Ok(wanted) = std::str::from_utf8(&body).map(str::trim) else {
+        return Problem::bad_request("a filter is text in UTF-8").into_response();
+    };
     if let Err(error) = log.set_filter(wanted) {
         return Problem::bad_request(error.to_string()).into_response();
     }
@@ -70,18 +67,6 @@ impl Revert {
         });
         Self { from, to, _task: task }
     }
-}
-
-/// Changing things takes a client on this machine that is no web page.
-fn permitted(peer: Option<SocketAddr>, headers: &HeaderMap) -> Result<(), Problem> {
-    let forbidden = |why| Err(Problem::new(StatusCode::FORBIDDEN).detail(why));
-    if peer.is_some_and(|peer| !peer.ip().to_canonical().is_loopback()) {
-        return forbidden("only clients on this machine may change the filter");
-    }
-    if headers.contains_key(header::ORIGIN) {
-        return forbidden("web pages may not change the filter");
-    }
-    Ok(())
 }
 
 fn revert_after(query: &str) -> Result<Duration, Problem> {

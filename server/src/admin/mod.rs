@@ -12,6 +12,7 @@
 //! | `/-/config` | the effective configuration with origins, secrets masked | here |
 //! | pages of the daemons, such as `/debug/pubsub` | | `pages.rs` |
 
+mod guard;
 mod index;
 mod log;
 mod pages;
@@ -23,6 +24,7 @@ use axum::extract;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use mainspring_config::Secret;
 use mainspring_daemon::Board;
 use mainspring_observe::{Identity, metrics};
 
@@ -44,6 +46,8 @@ pub(crate) struct State {
     pub(crate) log: Option<mainspring_observe::log::Handle>,
     pub(crate) config: String,
     pub(crate) metrics_path: String,
+    /// With which clients on other machines may change something.
+    pub(crate) token: Option<Secret>,
     /// The log filter that will come back by itself.
     pub(crate) revert: Arc<tokio::sync::Mutex<Option<log::Revert>>>,
 }
@@ -60,6 +64,7 @@ pub(crate) fn router(state: State) -> axum::Router {
         .route("/-/log", get(log::show).put(log::change))
         .route("/-/config", get(config))
         .fallback(pages::page)
+        .layer(axum::middleware::from_fn_with_state(state.clone(), guard::check))
         .with_state(state)
 }
 

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::extract;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{Request, StatusCode};
+use axum::http::{Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use mainspring_daemon::PageRequest;
 use mainspring_web::{Problem, body};
@@ -24,5 +24,17 @@ pub(super) async fn page(extract::State(state): extract::State<State>, request: 
     };
     let answer = page.render(PageRequest::new(&method, &query, bytes)).await;
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if !status.is_success() && answer.content_type.starts_with("text/plain") {
+        return refusal(status, &answer.body).into_response();
+    }
     (status, [(CONTENT_TYPE, answer.content_type)], answer.body).into_response()
+}
+
+/// What a page says no with, in the form of all other refusals.
+fn refusal(status: StatusCode, why: &str) -> Problem {
+    let problem = match status {
+        StatusCode::METHOD_NOT_ALLOWED => Problem::method_not_allowed(&[Method::GET, Method::HEAD, Method::POST]),
+        status => Problem::new(status),
+    };
+    problem.detail(why.trim_end())
 }
