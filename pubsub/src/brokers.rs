@@ -10,7 +10,7 @@ use tokio::time::Instant;
 #[cfg(doc)]
 use crate::ErrorKind;
 use crate::config::{BrokersConfig, PublishConfig};
-use crate::driver::{Opener, Url};
+use crate::driver::{self, Opener, Url};
 use crate::publisher::{Publisher, Shared};
 use crate::subscriber::Subscriber;
 use crate::url::nearest;
@@ -58,11 +58,7 @@ impl Brokers {
     /// Fails with [`ErrorKind::Config`] when the URL, its scheme or an option is wrong.
     pub async fn publisher(&self, url: &str) -> Result<Publisher, Error> {
         let url = Url::parse(url)?;
-        let publisher = Publisher::open(self.opener(&url)?.publisher(&url).await?, &self.publish);
-        let mut opened = self.opened.0.lock().unwrap_or_else(PoisonError::into_inner);
-        opened.retain(|publisher| publisher.strong_count() > 0);
-        opened.push(Arc::downgrade(publisher.shared()));
-        Ok(publisher)
+        Ok(self.keep(self.opener(&url)?.publisher(&url).await?))
     }
 
     /// Opens a subscriber. Messages that are published after this returns are seen by its group.
@@ -70,7 +66,8 @@ impl Brokers {
     /// Fails with [`ErrorKind::Config`] when the URL, its scheme or an option is wrong.
     pub async fn subscriber(&self, url: &str) -> Result<Subscriber, Error> {
         let url = Url::parse(url)?;
-        Ok(Subscriber::open(self.opener(&url)?.subscriber(&url).await?, Some(self.clone())))
+        let driver = self.opener(&url)?.subscriber(&url).await?;
+        Ok(Subscriber::open(driver, self.clone(), url))
     }
 
     /// Makes the topic of a URL, empty, with the broker's own defaults. For tests and tools: services find theirs made.
@@ -101,6 +98,20 @@ impl Brokers {
     /// Whether `other` is a clone of this value.
     pub(crate) fn same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.opened, &other.opened)
+    }
+
+    /// Opens the place for the dead letters of what comes from `url`, if its broker has one.
+    pub(crate) async fn dead_letters(&self, url: &Url) -> Result<Option<Publisher>, Error> {
+        Ok(self.opener(url)?.dead_letters(url).await?.map(|driver| self.keep(driver)))
+    }
+
+    /// Makes a publisher, which is flushed with the others.
+    fn keep(&self, driver: Box<dyn driver::Publisher>) -> Publisher {
+        let publisher = Publisher::open(driver, &self.publish);
+        let mut opened = self.opened.0.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.retain(|publisher| publisher.strong_count() > 0);
+        opened.push(Arc::downgrade(publisher.shared()));
+        publisher
     }
 
     fn opener(&self, url: &Url) -> Result<&Arc<dyn Opener>, Error> {

@@ -3,6 +3,7 @@
 //! tracing and what happens on drop are written once.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -27,6 +28,12 @@ pub trait Opener: Debug + Send + Sync + 'static {
 
     /// Opens a subscriber. Messages published after this returns are seen by its group.
     async fn subscriber(&self, url: &Url) -> Result<Box<dyn Subscriber>, Error>;
+
+    /// Opens the place where a router puts the dead letters of what it receives from `url`, when it was given none and
+    /// the broker keeps none itself (see [`Capabilities::reject`]). `None`, the default, when there is no such place.
+    async fn dead_letters(&self, _url: &Url) -> Result<Option<Box<dyn Publisher>>, Error> {
+        Ok(None)
+    }
 
     /// Makes the topic of a URL, empty, with the broker's own defaults. For tests and tools: services find theirs made.
     ///
@@ -63,7 +70,8 @@ pub trait Publisher: Debug + Send + Sync + 'static {
         results
     }
 
-    /// Waits, until `deadline`, for everything that was handed over before the call to be confirmed or given up.
+    /// Waits, until `deadline`, for everything that was handed over before the call to be confirmed or given up. A
+    /// deadline that has passed is no reason to do nothing: what is left is given up then.
     async fn flush(&self, deadline: Instant) -> Result<(), Error>;
 
     /// What the broker can do.
@@ -93,11 +101,40 @@ pub trait Subscriber: Debug + Send + 'static {
         true
     }
 
+    /// How far each partition is, for the debug page; `None`, the default, where there is nothing to say. It is asked for
+    /// once, and looked at from other threads.
+    fn progress(&self) -> Option<Arc<dyn Progress>> {
+        None
+    }
+
     /// What the broker can do.
     fn capabilities(&self) -> Capabilities;
 
     /// What is received from: the labels of metrics.
     fn endpoint(&self) -> Endpoint;
+}
+
+/// How far a subscriber is in what it reads.
+pub trait Progress: Debug + Send + Sync + 'static {
+    /// The partitions that are ours at this moment, by number. It does no I/O, and blocks no longer than a lock.
+    fn partitions(&self) -> Vec<PartitionProgress>;
+}
+
+/// How far a subscriber is in one partition. Offsets are the broker's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PartitionProgress {
+    /// The partition's number.
+    pub partition: u32,
+    /// Where the group would go on after a crash, as far as is known here.
+    pub committed: Option<u64>,
+    /// The lowest message that is not done; the one after the last when all are.
+    pub low: Option<u64>,
+    /// The one after the last message that was received.
+    pub high: Option<u64>,
+    /// From low to high, what is not done, lowest first: the first and last offset of each run. Of many runs, the first
+    /// few.
+    pub gaps: Vec<(u64, u64)>,
 }
 
 /// The loan behind one [`Delivery`].

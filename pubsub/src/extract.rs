@@ -106,6 +106,21 @@ impl<S> FromMessage<S> for Arc<Message> {
     }
 }
 
+macro_rules! tuples {
+    ($($part:ident)*) => {
+        /// Several parts of a message: what a handler of batches takes of each.
+        impl<S, $($part: FromMessage<S>,)*> FromMessage<S> for ($($part,)*) {
+            fn from_message(request: &Request, state: &S) -> Result<Self, Failure> {
+                Ok(($($part::from_message(request, state)?,)*))
+            }
+        }
+    };
+}
+
+tuples!(A1 A2);
+tuples!(A1 A2 A3);
+tuples!(A1 A2 A3 A4);
+
 impl<S> FromMessage<S> for Request {
     fn from_message(request: &Request, _state: &S) -> Result<Self, Failure> {
         Ok(request.clone())

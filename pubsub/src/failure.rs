@@ -1,7 +1,9 @@
 //! What a handler answers when it could not handle a message.
 
+use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mainspring_daemon::BoxError;
@@ -73,11 +75,32 @@ impl Failure {
         Self { class: Class::Timeout, ..Self::retry(format!("the handler took longer than {timeout:?}")) }
     }
 
+    /// The same failure again, for another message of a batch.
+    pub(crate) fn shared(failure: &Arc<Self>) -> Self {
+        Self { verdict: failure.verdict, class: failure.class, error: Box::new(SharedFailure(Arc::clone(failure))) }
+    }
+
     pub(crate) fn from_service(error: BoxError) -> Self {
         match error.downcast::<HandlerError>() {
             Ok(error) => error.0,
             Err(error) => Self::retry(error),
         }
+    }
+}
+
+/// A failure of several messages.
+#[derive(Debug)]
+struct SharedFailure(Arc<Failure>);
+
+impl fmt::Display for SharedFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0.error, f)
+    }
+}
+
+impl StdError for SharedFailure {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.error.source()
     }
 }
 
@@ -128,4 +151,10 @@ impl StdError for HandlerError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.error.source()
     }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }

@@ -35,6 +35,7 @@
 //! ```
 
 mod base64;
+mod batch;
 mod brokers;
 mod cloud_event;
 mod codec;
@@ -61,6 +62,7 @@ mod url;
 mod window;
 mod within;
 
+pub use batch::{Answer, BatchHandler, Batching};
 pub use brokers::Brokers;
 pub use bytes::Bytes;
 pub use cloud_event::CloudEvent;

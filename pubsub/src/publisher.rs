@@ -103,11 +103,15 @@ impl Publisher {
 
 impl Shared {
     pub(crate) async fn flush(&self, deadline: Instant) -> Result<(), Error> {
-        if timeout_at(deadline, self.window.drained()).await.is_err() {
-            let what = format!("{} messages were still not confirmed at the deadline", self.window.used());
+        let drained = timeout_at(deadline, self.window.drained()).await.is_ok();
+        let left = self.window.used();
+        // Also when time is over: it is the driver that gives up what is left, and says what became of it.
+        self.driver.flush(deadline).await?;
+        if !drained {
+            let what = format!("{left} messages were still not confirmed at the deadline");
             return Err(Error::new(ErrorKind::Timeout, "flush", what).with_backend(self.system));
         }
-        self.driver.flush(deadline).await
+        Ok(())
     }
 
     async fn publish(&self, mut message: Message) -> Result<Receipt, Error> {

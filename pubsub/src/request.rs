@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::Message;
+use crate::batch::Hold;
 use crate::delivery::Position;
 
 /// A message to handle, and what the router knows about it: what tower services and layers see, and what extractors
@@ -13,12 +14,14 @@ pub struct Request {
     attempt: u32,
     position: Option<Position>,
     route: &'static str,
+    /// For a message that waits for a batch.
+    hold: Option<Arc<Hold>>,
 }
 
 impl Request {
     /// A request as a test would make it: the first attempt, of a route called `test`.
     pub fn new(message: impl Into<Arc<Message>>) -> Self {
-        Self { message: message.into(), attempt: 1, position: None, route: "test" }
+        Self { message: message.into(), attempt: 1, position: None, route: "test", hold: None }
     }
 
     /// Sets which attempt it is.
@@ -35,6 +38,15 @@ impl Request {
     pub(crate) fn with_route(mut self, route: &'static str) -> Self {
         self.route = route;
         self
+    }
+
+    pub(crate) fn with_hold(mut self, hold: Option<Arc<Hold>>) -> Self {
+        self.hold = hold;
+        self
+    }
+
+    pub(crate) fn hold(&self) -> Option<Arc<Hold>> {
+        self.hold.clone()
     }
 
     /// The message.

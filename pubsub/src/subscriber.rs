@@ -2,14 +2,15 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
 use crate::brokers::Brokers;
-use crate::driver::{self, Capabilities, Endpoint};
-use crate::{Delivery, Error, metrics};
+use crate::driver::{self, Capabilities, Endpoint, Url};
+use crate::{Delivery, Error, Publisher, metrics};
 
 /// Receives messages from one topic, queue or subscription. There is one reader: it is not `Clone`. For more, open the
 /// same URL again; how readers share is the group's affair.
@@ -19,19 +20,37 @@ pub struct Subscriber {
     driver: Box<dyn driver::Subscriber>,
     endpoint: Endpoint,
     consumed: Counter,
-    brokers: Option<Brokers>,
+    origin: Option<Origin>,
+}
+
+/// Where a subscriber was opened.
+#[derive(Clone)]
+struct Origin {
+    brokers: Brokers,
+    url: Url,
 }
 
 impl Subscriber {
     /// A subscriber over a driver. [`Brokers`] makes them from URLs.
     pub fn new(driver: impl driver::Subscriber) -> Self {
-        Self::open(Box::new(driver), None)
+        Self::over(Box::new(driver), None)
     }
 
-    pub(crate) fn open(driver: Box<dyn driver::Subscriber>, brokers: Option<Brokers>) -> Self {
+    pub(crate) fn open(driver: Box<dyn driver::Subscriber>, brokers: Brokers, url: Url) -> Self {
+        Self::over(driver, Some(Origin { brokers, url }))
+    }
+
+    fn over(driver: Box<dyn driver::Subscriber>, origin: Option<Origin>) -> Self {
         let endpoint = driver.endpoint();
         let consumed = metrics::consumed(&endpoint);
-        Self { driver, endpoint, consumed, brokers }
+        Self { driver, endpoint, consumed, origin }
+    }
+
+    /// A subscriber around this one, as test doubles are. It belongs to the same [`Brokers`]: a router has those flushed,
+    /// and finds the same place for dead letters.
+    pub fn wrap<D: driver::Subscriber>(self, around: impl FnOnce(Self) -> D) -> Self {
+        let origin = self.origin.clone();
+        Self::over(Box::new(around(self)), origin)
     }
 
     /// Waits for the next delivery. Cancel-safe: dropping the future loses nothing. `None` means that the subscriber
@@ -58,7 +77,22 @@ impl Subscriber {
     }
 
     pub(crate) fn brokers(&self) -> Option<&Brokers> {
-        self.brokers.as_ref()
+        self.origin.as_ref().map(|origin| &origin.brokers)
+    }
+
+    /// Opens the broker's own place for dead letters, if there is one.
+    pub(crate) fn dead_letters(&self) -> impl Future<Output = Result<Option<Publisher>, Error>> + Send + 'static {
+        let origin = self.origin.as_ref().map(|Origin { brokers, url }| (brokers.clone(), url.clone()));
+        async move {
+            match origin {
+                Some((brokers, url)) => brokers.dead_letters(&url).await,
+                None => Ok(None),
+            }
+        }
+    }
+
+    pub(crate) fn progress(&self) -> Option<Arc<dyn driver::Progress>> {
+        self.driver.progress()
     }
 
     pub(crate) fn is_worked_off(&self) -> bool {

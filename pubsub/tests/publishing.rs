@@ -139,6 +139,25 @@ async fn a_flush_waits_for_what_is_on_its_way_and_no_longer_than_its_deadline() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_flush_that_is_out_of_time_still_has_the_driver_give_up_what_is_left() {
+    let slow = Slow::default();
+    let brokers = Brokers::new(&BrokersConfig::default()).unwrap().register("slow", slow.clone());
+    let publisher = brokers.publisher("slow://x").await.unwrap();
+    let mut task = JoinSet::new();
+    task.spawn({
+        let publisher = publisher.clone();
+        async move { publisher.publish(Message::new("x")).await }
+    });
+    tokio::task::yield_now().await;
+    assert_eq!((slow.busy(), slow.flushes()), (1, 0));
+    let error = publisher.flush(Instant::now() + Duration::from_secs(1)).await.unwrap_err();
+    assert!(error.to_string().contains("1 messages were still not confirmed"), "{error}");
+    assert_eq!(slow.flushes(), 1);
+    slow.answer(1).await;
+    task.join_next().await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_router_has_the_publishers_of_its_brokers_flushed_at_the_end() {
     let slow = Slow::default();
     let brokers = Brokers::new(&BrokersConfig::default()).unwrap().register("slow", slow.clone());
@@ -188,17 +207,22 @@ async fn urls_that_cannot_be_opened_are_configuration_faults_with_a_hint() {
 struct Slow {
     answers: Arc<Semaphore>,
     busy: Arc<AtomicUsize>,
+    flushes: Arc<AtomicUsize>,
 }
 
 impl Default for Slow {
     fn default() -> Self {
-        Self { answers: Arc::new(Semaphore::new(0)), busy: Arc::default() }
+        Self { answers: Arc::new(Semaphore::new(0)), busy: Arc::default(), flushes: Arc::default() }
     }
 }
 
 impl Slow {
     fn busy(&self) -> usize {
         self.busy.load(Ordering::SeqCst)
+    }
+
+    fn flushes(&self) -> usize {
+        self.flushes.load(Ordering::SeqCst)
     }
 
     async fn answer(&self, count: usize) {
@@ -223,6 +247,7 @@ impl driver::Publisher for Slow {
     }
 
     async fn flush(&self, _deadline: Instant) -> Result<(), Error> {
+        self.flushes.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use common::{PATIENCE, assert_empty, log, next, orders, start, text, volatile_orders};
 use mainspring_daemon::{Context, PageRequest, PageResponse};
+use mainspring_pubsub::driver::PartitionProgress;
 use mainspring_pubsub::{
     Attempt, Backoff, ErrorKind, Failure, Message, Policy, RouteState, Router, RouterHandle, State, Text,
 };
@@ -318,6 +319,27 @@ async fn the_page_tells_age_lease_and_why_each_message_waits() {
     let page = ask(&router.cx, "GET", "").await.body;
     assert!(page.contains("attempt 1 waits for the route to be resumed, age 20.0s"), "{page}");
     router.abort().await;
+}
+
+#[tokio::test]
+async fn the_page_tells_how_far_each_partition_is() {
+    let (_brokers, _publisher, inbox) = orders().await;
+    let inbox = common::lending::Lending::with_progress(inbox, |partition| {
+        let mut progress = PartitionProgress::default();
+        progress.partition = partition;
+        if partition == 1 {
+            (progress.committed, progress.low, progress.high) = (Some(40), Some(41), Some(90));
+            progress.gaps = (0..10).map(|n| (41 + n * 4, 41 + n * 4 + n % 2)).collect();
+        }
+        progress
+    });
+    let router = start(Router::new().route("ship", inbox, |Text(_): Text| async { Ok(()) }));
+    tokio::task::yield_now().await;
+    let page = ask(&router.cx, "GET", "").await.body;
+    assert!(page.contains("  partition 0: committed -, low -, high -, nothing open\n"), "{page}");
+    let open = "open 41, 45-46, 49, 53-54, 57, 61-62, 65, 69-70, …";
+    assert!(page.contains(&format!("  partition 1: committed 40, low 41, high 90, {open}\n")), "{page}");
+    router.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

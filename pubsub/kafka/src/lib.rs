@@ -39,12 +39,15 @@
 //!   stays. Messages of one key stand in one partition, in order, but one that is nacked does not hold back those
 //!   behind it: a [`Router`](mainspring_pubsub::Router) does that.
 //! - **Rejected** messages: Kafka has no dead letters, so that answers [`Unsupported`](mainspring_pubsub::ErrorKind::Unsupported),
-//!   and the message comes again after ten seconds. Give the router a publisher for dead letters.
+//!   and the message comes again after ten seconds. A [`Router`](mainspring_pubsub::Router) that was given no other place
+//!   publishes them to the topic `<topic>.dead`; it makes that topic when it starts, with the broker's defaults, and does
+//!   not start where it neither is there nor can be made.
 //! - **Published** messages are confirmed by all replicas in sync, without duplicates by the client's retries, and stand
 //!   in the partition in which Kafka's own clients would put their key.
 
 mod client;
 mod consumer;
+mod dead_letters;
 mod error;
 mod holes;
 mod metrics;

@@ -7,6 +7,7 @@ use mainspring_pubsub::driver::{self, Url};
 use mainspring_pubsub::{BrokersConfig, Error, KafkaConfig};
 
 use crate::consumer::KafkaSubscriber;
+use crate::dead_letters;
 use crate::options::Options;
 use crate::publisher::KafkaPublisher;
 use crate::topics;
@@ -35,6 +36,12 @@ impl driver::Opener for Opener {
         let options = Options::new(url, &self.kafka)?;
         let group = options.expect_group(url)?;
         Ok(Box::new(KafkaSubscriber::open(options, group).await?))
+    }
+
+    async fn dead_letters(&self, url: &Url) -> Result<Option<Box<dyn driver::Publisher>>, Error> {
+        let options = dead_letters::options(url, Options::new(url, &self.kafka)?)?;
+        dead_letters::make_topic(&options).await;
+        Ok(Some(Box::new(KafkaPublisher::open(options, self.publish_timeout).await?)))
     }
 
     async fn create_topic(&self, url: &Url) -> Result<(), Error> {

@@ -169,7 +169,7 @@ impl fmt::Debug for Options {
     }
 }
 
-fn check_topic(url: &Url, topic: &str) -> Result<(), Error> {
+pub(crate) fn check_topic(url: &Url, topic: &str) -> Result<(), Error> {
     let hint = "topics have 1 to 249 letters, digits, `.`, `_` and `-`";
     if topic.is_empty() {
         return Err(url.fault("the topic is missing", "write it as `kafka://topic` or `kafka://host:9092/topic`"));

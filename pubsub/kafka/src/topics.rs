@@ -1,4 +1,4 @@
-//! Making and removing topics, for tests and tools.
+//! Making and removing topics, for tests, tools and dead letters.
 
 use std::sync::Arc;
 use std::thread;

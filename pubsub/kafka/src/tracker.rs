@@ -71,6 +71,19 @@ impl Tracker {
         })
     }
 
+    /// What is not done, lowest first: the first and last offset of each run.
+    pub(crate) fn open(&self) -> impl Iterator<Item = Run> {
+        let mut entries = self.entries.iter().peekable();
+        std::iter::from_fn(move || {
+            let first = entries.find(|entry| !entry.done)?.offset;
+            let mut last = first;
+            while let Some(entry) = entries.next_if(|entry| !entry.done) {
+                last = entry.offset;
+            }
+            Some(Run { first, last })
+        })
+    }
+
     /// Forgets what is done at the front.
     fn pass(&mut self) {
         while self.entries.front().is_some_and(|entry| entry.done) {
@@ -128,6 +141,10 @@ mod tests {
                 let above = model.iter().filter(|(offset, done)| **done && lowest.is_some_and(|lowest| **offset > lowest));
                 let above: Vec<_> = above.map(|(offset, _)| *offset).collect();
                 let runs: Vec<_> = tracker.done().collect();
+                let open: Vec<_> = tracker.open().collect();
+                let left = model.iter().filter(|(_, done)| !**done).map(|(offset, _)| *offset);
+                let shown = |offset: &i64| open.iter().any(|run| (run.first..=run.last).contains(offset));
+                prop_assert_eq!(model.keys().copied().filter(shown).collect::<Vec<_>>(), left.collect::<Vec<_>>());
                 let noted = |offset: &i64| runs.iter().any(|run| (run.first..=run.last).contains(offset));
                 let told: Vec<_> = model.keys().copied().filter(noted).collect();
                 prop_assert_eq!(told, above);

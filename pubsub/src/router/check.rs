@@ -3,11 +3,19 @@
 use std::time::Duration;
 
 use super::Settings;
+use super::pending::Pending;
+use crate::batch::Batching;
 use crate::driver::{Capabilities, Endpoint};
-use crate::{Error, Policy, Subscriber};
+use crate::{Error, Policy};
 
 /// Longer than anybody means, and short enough for every clock.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Longer than this is no batch but a schedule.
+const LONGEST_LINGER: Duration = Duration::from_secs(60);
+
+/// Each message that a handler may have at once costs memory, whether or not it comes.
+const MOST_LANES: usize = 100_000;
 
 /// What is wrong whatever the broker.
 pub(super) fn limits(settings: &Settings) -> Result<(), Error> {
@@ -15,6 +23,10 @@ pub(super) fn limits(settings: &Settings) -> Result<(), Error> {
     let (first, max, timeout) = (backoff.first, backoff.max, policy.timeout);
     if settings.concurrency == 0 {
         return Err(fault("Router::concurrency", "no message would ever be handled".to_owned(), "use at least 1"));
+    }
+    if settings.concurrency > MOST_LANES {
+        let what = format!("{} messages at once are more than {MOST_LANES}", settings.concurrency);
+        return Err(fault("Router::concurrency", what, "use what the machine and those behind it can bear"));
     }
     if settings.max_bytes == 0 {
         return Err(fault(
@@ -46,7 +58,12 @@ pub(super) fn limits(settings: &Settings) -> Result<(), Error> {
 }
 
 /// What cannot work with the broker that a route receives from.
-pub(super) fn route(name: &str, from: &Subscriber, settings: &Settings) -> Result<(), Error> {
+pub(super) fn route<S>(route: &Pending<S>, settings: &Settings) -> Result<(), Error> {
+    let (name, from) = (route.name, &route.from);
+    let linger = match &route.batching {
+        Some(batching) => batch(name, batching, settings)?,
+        None => Duration::ZERO,
+    };
     let (source, capabilities, policy) = (from.endpoint(), from.capabilities(), &settings.policy);
     if let Some(to) = &settings.dead_letter {
         let to = to.endpoint();
@@ -58,17 +75,22 @@ pub(super) fn route(name: &str, from: &Subscriber, settings: &Settings) -> Resul
     }
     let Some(longest) = longest_lease(&capabilities) else { return Ok(()) };
     let extended = if capabilities.extend { "however often that is extended" } else { "which cannot be extended" };
-    if policy.timeout > longest {
+    if policy.timeout.saturating_add(linger) > longest {
+        let waits =
+            if linger.is_zero() { String::new() } else { format!(" after {linger:?} of waiting for its batch") };
         let what = format!(
-            "route `{name}`: a handler may take {:?}, and {} lends a message for {longest:?} at most, {extended}: it \
-             would be handled twice",
+            "route `{name}`: a handler may take {:?}{waits}, and {} lends a message for {longest:?} at most, {extended}: \
+             it would be handled twice",
             policy.timeout,
             at(source)
         );
-        let hint = format!("set a timeout of at most {longest:?}, or have the broker lend for longer");
+        let hint = format!(
+            "set a timeout of at most {:?}, or have the broker lend for longer",
+            longest.saturating_sub(linger)
+        );
         return Err(fault("Policy::timeout", what, &hint));
     }
-    let total = retry_total(policy);
+    let total = retry_total(policy, linger);
     if !capabilities.nack_delay && total > longest {
         let what = format!(
             "route `{name}`: {} attempts may take {total:?} in all, during which the router holds the message, and {} \
@@ -82,11 +104,30 @@ pub(super) fn route(name: &str, from: &Subscriber, settings: &Settings) -> Resul
     Ok(())
 }
 
+/// What is wrong with a route's batches; answers how long a message may wait for its batch.
+fn batch(name: &str, batching: &Batching, settings: &Settings) -> Result<Duration, Error> {
+    let Batching { max, linger } = *batching;
+    if max == 0 {
+        let what = format!("route `{name}`: a batch would never have a message");
+        return Err(fault("Batching::up_to", what, "use at least 1"));
+    }
+    if linger > LONGEST_LINGER {
+        let what = format!("route `{name}`: a message would wait {linger:?} for its batch");
+        return Err(fault("Batching::linger", what, "use at most a minute: a handler gets what is there by then"));
+    }
+    let (at_once, messages) = (settings.concurrency, settings.lanes(Some(batching)));
+    if messages > MOST_LANES {
+        let what = format!("route `{name}`: {at_once} batches of {max} messages are more than {MOST_LANES} at once");
+        return Err(fault("Router::concurrency", what, "for batches it counts batches: a few at once will do"));
+    }
+    Ok(linger)
+}
+
 pub(super) fn fault(key: &str, what: String, hint: &str) -> Error {
     Error::config("route", mainspring_config::Error::one(key, "code", what, hint))
 }
 
-fn at(source: &Endpoint) -> String {
+pub(super) fn at(source: &Endpoint) -> String {
     format!("{}://{}", source.system, source.destination)
 }
 
@@ -97,9 +138,9 @@ fn longest_lease(capabilities: &Capabilities) -> Option<Duration> {
 }
 
 /// The longest that all attempts and the pauses between them may take.
-fn retry_total(policy: &Policy) -> Duration {
+fn retry_total(policy: &Policy, linger: Duration) -> Duration {
     let exact = policy.backoff.clone().without_jitter();
-    let handling = policy.timeout.saturating_mul(policy.attempts);
+    let handling = policy.timeout.saturating_add(linger).saturating_mul(policy.attempts);
     // From some attempt on every pause is the longest one.
     let (each, rest) = ((policy.attempts - 1).min(64), policy.attempts.saturating_sub(65));
     let pauses = (1..=each).fold(Duration::ZERO, |sum, attempt| sum.saturating_add(exact.pause(attempt)));

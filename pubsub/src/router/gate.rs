@@ -1,8 +1,10 @@
 //! Whether a route pulls and handles: what a handle writes, and what its puller and its board read.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use futures_util::task::AtomicWaker;
+use tokio::sync::Notify;
 
 use super::handle::RouteState;
 
@@ -11,11 +13,13 @@ pub(super) struct Gate {
     state: AtomicU8,
     /// Whoever pulls: woken when the switch is turned, and by its board.
     pub(super) puller: AtomicWaker,
+    /// Wakes those who wait for the end.
+    end: Notify,
 }
 
 impl Gate {
     pub(super) fn new() -> Self {
-        Self { state: AtomicU8::new(RUNNING), puller: AtomicWaker::new() }
+        Self { state: AtomicU8::new(RUNNING), puller: AtomicWaker::new(), end: Notify::new() }
     }
 
     pub(super) fn state(&self) -> RouteState {
@@ -51,7 +55,21 @@ impl Gate {
         // An error only says that it stays as it is.
         let _ = self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, turn);
         self.puller.wake();
-        self.state()
+        let state = self.state();
+        if state == RouteState::Ended {
+            self.end.notify_waiters();
+        }
+        state
+    }
+
+    /// Waits until the route has ended.
+    pub(super) async fn ended(&self) {
+        let mut end = pin!(self.end.notified());
+        // Listen before looking, so that an end in between is not missed.
+        end.as_mut().enable();
+        if self.state() != RouteState::Ended {
+            end.await;
+        }
     }
 }
 

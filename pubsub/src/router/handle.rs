@@ -1,27 +1,43 @@
-//! Routes, paused and resumed while they run.
+//! Routes, paused and resumed, added and removed while they run.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use mainspring_daemon::Context;
 use tracing::info;
 
 use super::gate::Gate;
+use super::lane::Shared;
+use super::run::{self, Live};
+use super::{Router, check};
+use crate::brokers::Brokers;
 use crate::{Error, ErrorKind};
 
-/// Pauses, resumes and drains the routes of one [`Router`](crate::Router), before and while it runs.
+/// Pauses, resumes, drains, adds and removes the routes of one [`Router`](crate::Router).
 ///
 /// It comes from [`Router::handle`](crate::Router::handle). Cheap to clone; clones speak of the same routes. It keeps
 /// nothing alive: once the router is gone, its routes are [`Ended`](RouteState::Ended).
 ///
-/// The same is done by `POST /debug/pubsub?route=<name>&do=pause`, or `resume`, or `drain`, to the admin listener.
+/// Pausing, resuming and draining are also done by `POST /debug/pubsub?route=<name>&do=pause`, or `resume`, or `drain`, to the admin listener.
 #[derive(Clone, Default)]
 pub struct RouterHandle {
-    routes: Arc<Mutex<Vec<Named>>>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    routes: Vec<Named>,
+    /// While the router runs.
+    live: Option<Live>,
+    /// Whose publishers will be flushed at the end.
+    flushed: Vec<Brokers>,
 }
 
 struct Named {
     name: &'static str,
     gate: Arc<Gate>,
+    /// What the debug page shows, once the route runs. It does not keep the route alive.
+    view: Weak<Shared>,
 }
 
 /// What a route does.
@@ -69,27 +85,138 @@ impl RouterHandle {
         self.turn(route, RouteState::Draining)
     }
 
+    /// Adds the routes of another router, with that router's settings and state, to the one that runs. They are run,
+    /// watched, shown on the debug page and stopped as if they had been there from the start, and hold readiness back
+    /// until they receive; an error of theirs that will not pass stops all routes.
+    ///
+    /// Returns when they have begun. Fails, and adds none of them, with [`ErrorKind::Config`] when one of them could not
+    /// have run in a router of its own, or has the name of a route that has not ended, and names it; with
+    /// [`ErrorKind::Closed`] when the router does not run: not yet, or no longer. Dropping the future adds nothing.
+    ///
+    /// ```
+    /// # use mainspring_daemon::Context;
+    /// # use mainspring_pubsub::{Brokers, BrokersConfig, Failure, Router, Text};
+    /// # async fn ship(Text(_): Text) -> Result<(), Failure> { Ok(()) }
+    /// # async fn audit(Text(_): Text) -> Result<(), Failure> { Ok(()) }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let brokers = Brokers::new(&BrokersConfig::default())?;
+    /// # let (stop, cx) = Context::test("ship");
+    /// let router = Router::new().route("ship", brokers.subscriber("memory://orders?group=ship").await?, ship);
+    /// let handle = router.handle();
+    /// let running = router.run(cx);
+    /// # let mut tasks = tokio::task::JoinSet::new();
+    /// # tasks.spawn(running);
+    ///
+    /// let inbox = brokers.subscriber("memory://orders?group=audit").await?;
+    /// handle.add(Router::new().route("audit", inbox, audit).concurrency(4)).await?;
+    /// // …
+    /// handle.remove("audit").await?;
+    /// # drop(stop);
+    /// # tasks.join_next().await.unwrap()??;
+    /// # Ok(()) }
+    /// ```
+    pub async fn add(&self, router: Router) -> Result<(), Error> {
+        router.check()?;
+        let not_running = || Error::new(ErrorKind::Closed, "add", "the router does not run: not yet, or no longer");
+        let live = self.lock().live.clone().ok_or_else(not_running)?;
+        router.names().try_for_each(|name| self.lock().expect_free(name))?;
+        let mut routes = Vec::new();
+        for route in router.starting(&live.cx, self) {
+            routes.push(route.open(&live.cx, live.stop.clone()).await?);
+        }
+        let place = live.newcomers.reserve().await.map_err(|_| not_running())?;
+        let mut state = self.lock();
+        routes.iter().try_for_each(|route| state.expect_free(route.name()))?;
+        for route in &routes {
+            state.routes.retain(|known| known.name != route.name());
+            state.routes.push(Named { name: route.name(), gate: Arc::clone(route.gate()), view: route.view() });
+            info!(route = route.name(), "route added");
+        }
+        drop(state);
+        place.send(routes);
+        Ok(())
+    }
+
+    /// Ends one route as [`drain`](Self::drain) does, waits until it has ended, and forgets it: its name may be used
+    /// again. When it was the last one, the router ends.
+    ///
+    /// Takes as long as handlers that run, at most [`Policy::timeout`](crate::Policy::timeout), and then the subscriber
+    /// need to finish. Fails with [`ErrorKind::NotFound`] when there is no such route, and with [`ErrorKind::Closed`]
+    /// when the router has never run. Dropping the future leaves the route draining.
+    pub async fn remove(&self, route: &str) -> Result<(), Error> {
+        self.drain(route)?;
+        let gate = {
+            let state = self.lock();
+            let Some(gate) = state.find(route).map(|known| Arc::clone(&known.gate)) else { return Ok(()) };
+            if state.live.is_none() && gate.state() != RouteState::Ended {
+                let what = "the router does not run yet; the route will end as soon as it does";
+                return Err(Error::new(ErrorKind::Closed, "remove", what));
+            }
+            gate
+        };
+        gate.ended().await;
+        self.lock().routes.retain(|known| !Arc::ptr_eq(&known.gate, &gate));
+        info!(route, "route removed");
+        Ok(())
+    }
+
     /// What a route does; `None` when there is no such route.
     pub fn state(&self, route: &str) -> Option<RouteState> {
-        self.lock().iter().find(|known| known.name == route).map(|known| known.gate.state())
+        self.lock().find(route).map(|known| known.gate.state())
     }
 
     /// All routes, in the order in which they were added.
     pub fn routes(&self) -> Vec<(&'static str, RouteState)> {
-        self.lock().iter().map(|known| (known.name, known.gate.state())).collect()
+        self.lock().routes.iter().map(|known| (known.name, known.gate.state())).collect()
     }
 
-    /// Adds a route.
-    pub(super) fn add(&self, name: &'static str) -> Arc<Gate> {
+    /// Notes a route that is to run.
+    pub(super) fn announce(&self, name: &'static str) -> Arc<Gate> {
         let gate = Arc::new(Gate::new());
-        self.lock().push(Named { name, gate: Arc::clone(&gate) });
+        self.lock().routes.push(Named { name, gate: Arc::clone(&gate), view: Weak::new() });
         gate
+    }
+
+    /// Has the debug page show a route that was announced.
+    pub(super) fn show(&self, gate: &Arc<Gate>, view: Weak<Shared>) {
+        if let Some(known) = self.lock().routes.iter_mut().find(|known| Arc::ptr_eq(&known.gate, gate)) {
+            known.view = view;
+        }
+    }
+
+    /// The routes that run.
+    pub(super) fn views(&self) -> Vec<Arc<Shared>> {
+        self.lock().routes.iter().filter_map(|known| known.view.upgrade()).collect()
+    }
+
+    /// Has the publishers of `brokers` flushed when everything has drained, once for all routes.
+    pub(super) fn flush_at_end(&self, cx: &Context, brokers: &Brokers) {
+        let mut state = self.lock();
+        if !state.flushed.iter().any(|known| known.same(brokers)) {
+            state.flushed.push(brokers.clone());
+            run::flush_all_at_end(cx, brokers.clone());
+        }
+    }
+
+    /// Says that the router runs: from now on routes can be added.
+    pub(super) fn begin(&self, live: Live) {
+        self.lock().live = Some(live);
+    }
+
+    /// Says that the router is gone, and so are its routes.
+    pub(super) fn end(&self) {
+        let mut state = self.lock();
+        (state.live, state.flushed) = (None, Vec::new());
+        for known in &state.routes {
+            known.gate.turn(RouteState::Ended);
+        }
     }
 
     fn turn(&self, route: &str, to: RouteState) -> Result<(), Error> {
         let known = self.lock();
-        let Some(gate) = known.iter().find(|known| known.name == route).map(|known| Arc::clone(&known.gate)) else {
-            let names: Vec<_> = known.iter().map(|known| format!("`{}`", known.name)).collect();
+        let Some(gate) = known.find(route).map(|known| Arc::clone(&known.gate)) else {
+            let names: Vec<_> = known.routes.iter().map(|known| format!("`{}`", known.name)).collect();
             let what = format!("there is no route `{route}`; there are: {}", names.join(", "));
             return Err(Error::new(ErrorKind::NotFound, to.verb(), what));
         };
@@ -106,9 +233,26 @@ impl RouterHandle {
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Named>> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing of others runs under the lock, so a poisoned one is still whole.
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn find(&self, route: &str) -> Option<&Named> {
+        self.routes.iter().find(|known| known.name == route)
+    }
+
+    /// A name is free again when its route has ended.
+    fn expect_free(&self, route: &str) -> Result<(), Error> {
+        match self.find(route) {
+            Some(known) if known.gate.state() != RouteState::Ended => {
+                let what = format!("there is a route `{route}` already, and it {}", known.gate.state());
+                Err(check::fault("RouterHandle::add", what, "use another name, or remove that route first"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -17,7 +17,8 @@ use super::dead_letter::{DeadLetter, Watcher};
 use super::job::Job;
 use super::slot::Slot;
 use super::wake::LaneWake;
-use crate::driver::{Capabilities, Endpoint};
+use crate::batch::Hold;
+use crate::driver::{Capabilities, Endpoint, Progress};
 use crate::error::Chain;
 use crate::failure::Verdict;
 use crate::metrics::{Class, Fate, Handled};
@@ -27,10 +28,13 @@ use crate::{Confirmation, DecodeError, Delivery, Error, ErrorKind, Failure, Poli
 pub(super) struct Shared {
     pub(super) route: &'static str,
     pub(super) policy: Policy,
+    /// Whether the handler takes several messages at once.
+    pub(super) in_batches: bool,
     pub(super) dead_letter: Option<Publisher>,
     pub(super) watcher: Option<Watcher>,
     pub(super) capabilities: Capabilities,
     pub(super) source: Endpoint,
+    pub(super) progress: Option<Arc<dyn Progress>>,
     pub(super) metrics: Handled,
     pub(super) settled: Tally,
     pub(super) returned: Tally,
@@ -42,6 +46,8 @@ pub(super) struct Lane {
     slot: Box<dyn Slot>,
     pub(super) wake: Arc<LaneWake>,
     waker: Waker,
+    /// Whether the message waits for its batch, when the handler takes several.
+    hold: Option<Arc<Hold>>,
     state: State,
     /// When the last message ended, if that was in this turn: the next one begins then.
     ended: Option<Instant>,
@@ -69,7 +75,7 @@ const TURN: usize = 16;
 impl Lane {
     pub(super) fn new(index: usize, slot: Box<dyn Slot>, wake: Arc<LaneWake>) -> Self {
         let waker = Waker::from(Arc::clone(&wake));
-        Self { index, slot, wake, waker, state: State::Idle, ended: None, deadline: None }
+        Self { index, slot, wake, waker, hold: None, state: State::Idle, ended: None, deadline: None }
     }
 
     /// Goes on with the message, and with the next ones, as far as that is possible without waiting.
@@ -105,16 +111,20 @@ impl Lane {
         let trace = parent.map_or_else(TraceContext::new, |parent| parent.child());
         let correlation = Correlation { trace: Some(trace), request_id: None };
         let request = Request::new(message).with_attempt(job.attempt);
-        self.slot.start(request.with_position(job.delivery.position()).with_route(shared.route));
+        self.hold = shared.in_batches.then(Arc::default);
+        let request = request.with_position(job.delivery.position()).with_route(shared.route);
+        self.slot.start(request.with_hold(self.hold.clone()));
         Handling { correlation, since, held: false }
     }
 
     /// Goes on with the handler; true when it is done and there may be more to do.
     fn run(&mut self, shared: &Shared, mut job: Job, mut handling: Handling) -> bool {
-        if handling.held && shared.board.is_draining() {
+        // A batch may have begun since.
+        let held = handling.held && !self.has_begun();
+        if held && shared.board.is_draining() && self.withdraw() {
             return self.return_held(shared, job, &handling.correlation);
         }
-        if handling.held && shared.board.parks() {
+        if held && shared.board.parks() {
             self.deadline = self.keep(shared, &mut job, Instant::now());
             self.state = State::Running(job, handling);
             return false;
@@ -126,7 +136,7 @@ impl Lane {
             Poll::Pending => {
                 let now = Instant::now();
                 self.note_held(shared, &mut handling, now);
-                if handling.held && shared.board.is_draining() {
+                if handling.held && shared.board.is_draining() && self.withdraw() {
                     return self.return_held(shared, job, &handling.correlation);
                 }
                 let timeout = handling.since + shared.policy.timeout;
@@ -158,6 +168,16 @@ impl Lane {
         true
     }
 
+    /// Whether the message has come through to the handler.
+    fn has_begun(&self) -> bool {
+        self.slot.has_begun() && self.hold.as_ref().is_none_or(|hold| !hold.waits())
+    }
+
+    /// Keeps the message from coming through to the handler; false when it just has.
+    fn withdraw(&self) -> bool {
+        self.hold.as_ref().is_none_or(|hold| hold.withdraw())
+    }
+
     /// Gives a message back that a layer still holds; there may be more to do.
     fn return_held(&mut self, shared: &Shared, job: Job, correlation: &Correlation) -> bool {
         correlation::with(correlation, || self.slot.clear());
@@ -178,7 +198,7 @@ impl Lane {
 
     /// Notes whether a layer holds the message back, and has the handler's time begin when it no longer does.
     fn note_held(&self, shared: &Shared, handling: &mut Handling, now: Instant) {
-        let held = !self.slot.has_begun();
+        let held = !self.has_begun();
         if held == handling.held {
             return;
         }

@@ -8,7 +8,10 @@ mod handle;
 mod job;
 mod lane;
 mod page;
+mod pending;
 mod pull;
+mod route;
+mod run;
 mod service;
 mod slot;
 mod wake;
@@ -17,21 +20,20 @@ mod worker;
 use std::fmt;
 use std::sync::Arc;
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use mainspring_config::ByteSize;
 use mainspring_daemon::{BoxError, Context, Shutdown};
-use tokio::time::Instant;
+use tokio::sync::mpsc;
 use tower::{Layer, Service};
 
-use crate::brokers::Brokers;
+use crate::batch::{BatchHandler, BatchService, Batching};
 use crate::handler::{Handler, HandlerService};
 use crate::{Error, Policy, Publisher, Request, Subscriber};
 
 pub use dead_letter::DeadLetter;
 use dead_letter::Watcher;
-use gate::Gate;
 pub use handle::{RouteState, RouterHandle};
-use pull::Route;
+use pending::{Pending, Starting};
+use run::{Gone, Live, Run};
 pub use service::RouteService;
 use service::{Erased, Typed};
 
@@ -55,14 +57,6 @@ pub struct Router<S = ()> {
     routes: Vec<Pending<S>>,
     settings: Settings,
     handle: RouterHandle,
-}
-
-/// A route whose state is still to come.
-struct Pending<S> {
-    name: &'static str,
-    from: Subscriber,
-    gate: Arc<Gate>,
-    service: Box<dyn FnOnce(S) -> Box<dyn Erased> + Send>,
 }
 
 /// What holds for every route.
@@ -98,7 +92,7 @@ impl<S: 'static> Router<S> {
         Args: 'static,
         S: Clone + Send,
     {
-        self.push(name, from, move |state| Box::new(Typed(HandlerService::new(handler, state))))
+        self.push(name, from, None, move |state| Box::new(Typed(HandlerService::new(handler, state))))
     }
 
     /// Handles what comes `from` a subscriber with a tower service. An error of the service means retry, unless it is
@@ -109,7 +103,50 @@ impl<S: 'static> Router<S> {
         V::Error: Into<BoxError>,
         V::Future: Send + 'static,
     {
-        self.push(name, from, move |_state| Box::new(Typed(service)))
+        self.push(name, from, None, move |_state| Box::new(Typed(service)))
+    }
+
+    /// Handles what comes `from` a subscriber several messages at a time, with a function that answers for each: see
+    /// [`BatchHandler`].
+    ///
+    /// A batch begins when it is full, or when [`Batching::linger`] has passed since its first message came. It has at
+    /// most one message of each key: an outcome of its own for each message and order within a key cannot be had
+    /// otherwise. A message that cannot be read never gets into one. What fails is tried again in a later batch, or
+    /// becomes a dead letter, as it would on its own; so do all messages of a batch that panics or takes longer than
+    /// [`Policy::timeout`], which begins with the batch.
+    ///
+    /// [`concurrency`](Self::concurrency) counts batches here. Layers see the messages one by one. While the router
+    /// stops, batches that have begun may finish, and what waits for its batch goes back to the broker.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use mainspring_pubsub::{Batching, Failure, Json, Router};
+    /// # use mainspring_pubsub::{Brokers, BrokersConfig};
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Order { id: String }
+    ///
+    /// async fn index(orders: Vec<Json<Order>>) -> Vec<Result<(), Failure>> {
+    ///     // One request for all of them; its answer has a line for each.
+    ///     orders.iter().map(|Json(order)| if order.id.is_empty() { Err(Failure::reject("no id")) } else { Ok(()) }).collect()
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), mainspring_pubsub::Error> {
+    /// # let inbox = Brokers::new(&BrokersConfig::default())?.subscriber("memory://orders?group=index").await?;
+    /// let batching = Batching::up_to(500).linger(Duration::from_millis(50));
+    /// let router: Router = Router::new().route_batch("index", inbox, batching, index).concurrency(2);
+    /// # drop(router);
+    /// # Ok(()) }
+    /// ```
+    pub fn route_batch<H, Args>(self, name: &'static str, from: Subscriber, batching: Batching, handler: H) -> Self
+    where
+        H: BatchHandler<Args, S>,
+        Args: 'static,
+        S: Clone + Send,
+    {
+        let up_to = batching.clone();
+        self.push(name, from, Some(batching), move |state| Box::new(Typed(BatchService::new(handler, state, up_to))))
     }
 
     /// Puts a tower layer around every route added so far; the last one added is the outermost.
@@ -124,10 +161,10 @@ impl<S: 'static> Router<S> {
         <L::Service as Service<Request>>::Future: Send + 'static,
     {
         let wrap = |route: Pending<S>| {
-            let (inner, layer) = (route.service, layer.clone());
-            let service =
-                Box::new(move |state| -> Box<dyn Erased> { Box::new(Typed(layer.layer(inner(state).into_service()))) });
-            Pending { name: route.name, from: route.from, gate: route.gate, service }
+            let layer = layer.clone();
+            route.map(|inner| {
+                Box::new(move |state| -> Box<dyn Erased> { Box::new(Typed(layer.layer(inner(state).into_service()))) })
+            })
         };
         self.routes = self.routes.into_iter().map(wrap).collect();
         self
@@ -139,15 +176,14 @@ impl<S: 'static> Router<S> {
         S: Clone + Send,
     {
         let settle = |route: Pending<S>| {
-            let (service, state) = (route.service, state.clone());
-            let service = Box::new(move |_: S2| service(state));
-            Pending { name: route.name, from: route.from, gate: route.gate, service }
+            let state = state.clone();
+            route.map(|service| Box::new(move |_: S2| service(state)))
         };
         let routes = self.routes.into_iter().map(settle).collect();
         Router { routes, settings: self.settings, handle: self.handle }
     }
 
-    /// How many messages of a route are handled at once. Default 16.
+    /// How many messages of a route are handled at once, or how many batches of one that handles those. Default 16.
     pub fn concurrency(mut self, messages: usize) -> Self {
         self.settings.concurrency = messages;
         self
@@ -176,8 +212,10 @@ impl<S: 'static> Router<S> {
     /// the attributes `dead-letter-reason`, `-attempts`, `-position`, `-source` and `-route`. A message is only taken
     /// from its source once its dead letter is confirmed; until then it is tried again.
     ///
-    /// Without one, dead letters are logged as errors and rejected, and it is up to the broker what becomes of them:
-    /// `memory://orders` keeps them in `memory://orders.dead`.
+    /// Without one it is up to the broker. One that keeps dead letters itself is told to reject the message:
+    /// `memory://orders` keeps it in `memory://orders.dead`. For one that does not, the router opens the place that goes
+    /// by default with what it receives from, when it starts: `kafka://orders.dead` for `kafka://orders`. Where there is
+    /// none, the router refuses to start, because what is given up would come again for ever.
     pub fn dead_letter(mut self, to: Publisher) -> Self {
         self.settings.dead_letter = Some(to);
         self
@@ -189,7 +227,7 @@ impl<S: 'static> Router<S> {
         self
     }
 
-    /// Pauses, resumes and drains the routes, those included that are added later: to be kept before
+    /// Pauses, resumes, drains, adds and removes routes while the router runs: to be kept before
     /// [`run`](Router::run) takes the router.
     pub fn handle(&self) -> RouterHandle {
         self.handle.clone()
@@ -199,10 +237,11 @@ impl<S: 'static> Router<S> {
         mut self,
         name: &'static str,
         from: Subscriber,
+        batching: Option<Batching>,
         service: impl FnOnce(S) -> Box<dyn Erased> + Send + 'static,
     ) -> Self {
-        let gate = self.handle.add(name);
-        self.routes.push(Pending { name, from, gate, service: Box::new(service) });
+        let gate = self.handle.announce(name);
+        self.routes.push(Pending { name, from, gate, batching, service: Box::new(service) });
         self
     }
 }
@@ -217,62 +256,38 @@ impl Router<()> {
     /// pauses; one that will not stops all routes in order and is the answer.
     pub fn run(self, cx: Context) -> impl Future<Output = Result<(), Error>> + Send + 'static {
         let valid = self.check();
+        let (handle, grace) = (self.handle.clone(), self.settings.policy.timeout);
         let (trigger, stop) = Shutdown::channel();
-        let mut routes = Vec::new();
-        for Pending { name, from, gate, service } in self.routes {
-            flush_at_end(&cx, &routes, &from);
-            routes.push(Route::new(name, from, service(()), &self.settings, &cx, stop.clone(), gate));
-        }
-        if let Some(to) = self.settings.dead_letter.clone() {
-            let shutdown = cx.shutdown().clone();
-            cx.on_flush(move || async move { to.flush(flush_deadline(&shutdown)).await.map_err(Into::into) });
-        }
-        page::serve(&cx, self.handle, routes.iter().map(Route::board));
-        let grace = self.settings.policy.timeout;
+        let (sender, newcomers) = mpsc::channel(1);
+        handle.begin(Live { cx: cx.clone(), stop: stop.clone(), newcomers: sender });
+        page::serve(&cx, handle.clone());
+        let routes = self.starting(&cx, &handle);
+        let run = Run { handle: Gone(handle), cx, trigger: Some(trigger), stop, newcomers, grace };
         async move {
             valid?;
-            let mut running: FuturesUnordered<_> = routes.into_iter().map(Route::run).collect();
-            let shutdown = cx.shutdown().clone();
-            // Dropping it stops the routes at once, so it lives until they are done, or until its owner is gone.
-            let mut trigger = Some(trigger);
-            let (mut passed_on, mut last_told) = (false, false);
-            let mut result = Ok(());
-            loop {
-                tokio::select! {
-                    biased;
-                    () = shutdown.requested(), if !passed_on => {
-                        passed_on = true;
-                        match (shutdown.deadline(), &trigger) {
-                            (Some(deadline), Some(trigger)) => trigger.request(deadline),
-                            _ => trigger = None,
-                        }
-                    }
-                    // Not before the request to stop was passed on, or it would be news about nothing, and lost.
-                    () = shutdown.requests_finished(), if passed_on && !last_told => {
-                        last_told = true;
-                        if let Some(trigger) = &trigger {
-                            trigger.requests_finished();
-                        }
-                    }
-                    ended = running.next() => match ended {
-                        None => return result,
-                        Some(Ok(())) => {}
-                        Some(Err(error)) => {
-                            // The others stop in order; the first error is the answer.
-                            if let Some(trigger) = &trigger {
-                                trigger.request(Instant::now() + grace);
-                            }
-                            result = result.and(Err(error));
-                        }
-                    },
-                }
-            }
+            run.run(routes).await
         }
+    }
+
+    /// Takes the router apart into routes that hold readiness back, with `handle` to answer for them.
+    fn starting(self, cx: &Context, handle: &RouterHandle) -> Vec<Starting> {
+        if let Some(to) = &self.settings.dead_letter {
+            run::flush_at_end(cx, to.clone());
+        }
+        for brokers in self.routes.iter().filter_map(|route| route.from.brokers()) {
+            handle.flush_at_end(cx, brokers);
+        }
+        let Self { routes, settings, .. } = self;
+        routes.into_iter().map(|route| Starting::new(route, &settings, cx)).collect()
+    }
+
+    fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.routes.iter().map(|route| route.name)
     }
 
     fn check(&self) -> Result<(), Error> {
         let fault = |key: &str, what: String, hint: &str| Err(check::fault(key, what, hint));
-        let names: Vec<_> = self.routes.iter().map(|route| route.name).collect();
+        let names: Vec<_> = self.names().collect();
         if let Some(twice) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
             return fault("Router::route", format!("two routes are called `{}`", twice.1), "give each its own name");
         }
@@ -280,7 +295,14 @@ impl Router<()> {
             return fault("Router::route", "the router has no route".to_owned(), "add one, or do not run the router");
         }
         check::limits(&self.settings)?;
-        self.routes.iter().try_for_each(|route| check::route(route.name, &route.from, &self.settings))
+        self.routes.iter().try_for_each(|route| check::route(route, &self.settings))
+    }
+}
+
+impl Settings {
+    /// How many messages of a route handlers may have at once.
+    fn lanes(&self, batching: Option<&Batching>) -> usize {
+        self.concurrency.saturating_mul(batching.map_or(1, |batching| batching.max))
     }
 }
 
@@ -295,20 +317,4 @@ impl<S> fmt::Debug for Router<S> {
         let names: Vec<_> = self.routes.iter().map(|route| route.name).collect();
         f.debug_struct("Router").field("routes", &names).finish_non_exhaustive()
     }
-}
-
-/// By when a flush that runs after everything else has to be done.
-fn flush_deadline(shutdown: &Shutdown) -> Instant {
-    let least = Instant::now() + pull::LEAST_CLOSE;
-    shutdown.deadline().map_or(least, |deadline| deadline.max(least))
-}
-
-/// Has the publishers of the brokers that `from` belongs to flushed, unless an earlier route sees to that.
-fn flush_at_end(cx: &Context, earlier: &[Route], from: &Subscriber) {
-    let Some(brokers) = from.brokers() else { return };
-    if earlier.iter().any(|route| route.brokers().is_some_and(|known: &Brokers| known.same(brokers))) {
-        return;
-    }
-    let (brokers, shutdown) = (brokers.clone(), cx.shutdown().clone());
-    cx.on_flush(move || async move { brokers.flush(flush_deadline(&shutdown)).await.map_err(Into::into) });
 }

@@ -1,7 +1,6 @@
 //! `/debug/pubsub`: what is in flight now, and the switches of the routes.
 
-use std::fmt::Write;
-use std::sync::Weak;
+use std::fmt::{self, Write};
 
 use mainspring_daemon::{Context, PageRequest, PageResponse};
 use tokio::time::Instant;
@@ -10,6 +9,7 @@ use super::board::{Doing, Held, Running};
 use super::handle::{RouteState, RouterHandle};
 use super::lane::Shared;
 use crate::ErrorKind;
+use crate::driver::PartitionProgress;
 use crate::url::decode;
 
 const PATH: &str = "/debug/pubsub";
@@ -19,6 +19,9 @@ const LISTED: usize = 100;
 
 const USAGE: &str = "POST /debug/pubsub?route=<name>&do=pause, or do=resume, or do=drain";
 
+/// Runs of open messages that are listed for a partition.
+const LISTED_GAPS: usize = 8;
+
 /// What a request wants done.
 struct Order {
     route: String,
@@ -27,12 +30,11 @@ struct Order {
 
 /// Puts up the page. Several routers share it: each shows what was there before, then its own routes; and hands on the
 /// orders for routes that are not its own.
-pub(super) fn serve(cx: &Context, handle: RouterHandle, routes: impl Iterator<Item = Weak<Shared>>) {
-    let routes: Vec<_> = routes.collect();
+pub(super) fn serve(cx: &Context, handle: RouterHandle) {
     let before = cx.board().pages().into_iter().find(|page| page.path == PATH);
     cx.page(PATH, "Messages in flight", move |request| {
         let before = before.clone();
-        let answer = answer(&request, &handle, &routes, before.is_some());
+        let answer = answer(&request, &handle, before.is_some());
         async move {
             match (answer, before) {
                 (Answer::Final(response), _) => response,
@@ -57,9 +59,9 @@ enum Answer {
     NotOurs,
 }
 
-fn answer(request: &PageRequest, handle: &RouterHandle, routes: &[Weak<Shared>], others: bool) -> Answer {
+fn answer(request: &PageRequest, handle: &RouterHandle, others: bool) -> Answer {
     match request.method.as_str() {
-        "GET" | "HEAD" | "" if request.query.is_empty() => return Answer::Shown(render(routes)),
+        "GET" | "HEAD" | "" if request.query.is_empty() => return Answer::Shown(render(handle)),
         "GET" | "HEAD" | "" => {
             let what = format!("reading this page takes no query; to change what a route does: {USAGE}");
             return Answer::Final(refuse(405, &what));
@@ -114,9 +116,9 @@ fn refuse(status: u16, what: &str) -> PageResponse {
     PageResponse::text(format!("{what}\n")).with_status(status)
 }
 
-fn render(routes: &[Weak<Shared>]) -> String {
+fn render(handle: &RouterHandle) -> String {
     let mut out = String::new();
-    for route in routes.iter().filter_map(Weak::upgrade) {
+    for route in handle.views() {
         render_route(&mut out, &route);
     }
     out
@@ -142,8 +144,11 @@ fn render_route(out: &mut String, route: &Shared) {
             "  {running} running, {ready} ready, {behind} behind their key, {delayed} waiting for a retry, {bytes} bytes"
         ),
     );
+    for partition in route.progress.iter().flat_map(|progress| progress.partitions()) {
+        line(out, format_args!("  {}", Shown(&partition)));
+    }
     for (lane, job) in held.running.iter().take(LISTED) {
-        at_work(out, now, *lane, job);
+        at_work(out, now, *lane, job, route.in_batches);
     }
     for (due, job) in held.delayed.iter().take(LISTED) {
         waiting(out, now, job, format_args!("retry in {:.1?}", due.saturating_duration_since(now)));
@@ -157,9 +162,10 @@ fn render_route(out: &mut String, route: &Shared) {
     }
 }
 
-fn at_work(out: &mut String, now: Instant, lane: usize, job: &Running) {
+fn at_work(out: &mut String, now: Instant, lane: usize, job: &Running, in_batches: bool) {
     let (id, attempt) = (&job.message.id, job.attempt);
     let doing = match job.doing {
+        Doing::Held if in_batches => "waits for its batch",
         Doing::Held => "held back by a layer",
         Doing::Handling => "running",
         Doing::Burying => "dead letter",
@@ -173,6 +179,31 @@ fn waiting(out: &mut String, now: Instant, job: &Held, why: std::fmt::Arguments<
     let (id, attempt, age) = (&job.message.id, job.attempt, now - job.received);
     let lease = lease_left(now, job.lease);
     line(out, format_args!("  {id} attempt {attempt} {why}, age {age:.1?}{lease}"));
+}
+
+/// A partition on one line.
+struct Shown<'a>(&'a PartitionProgress);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PartitionProgress { partition, committed, low, high, gaps, .. } = self.0;
+        write!(f, "partition {partition}:")?;
+        for (name, offset) in [("committed", committed), ("low", low), ("high", high)] {
+            match offset {
+                Some(offset) => write!(f, " {name} {offset},")?,
+                None => write!(f, " {name} -,")?,
+            }
+        }
+        if gaps.is_empty() {
+            return f.write_str(" nothing open");
+        }
+        f.write_str(" open")?;
+        for (at, (first, last)) in gaps.iter().take(LISTED_GAPS).enumerate() {
+            f.write_str(if at == 0 { " " } else { ", " })?;
+            if first == last { write!(f, "{first}")? } else { write!(f, "{first}-{last}")? }
+        }
+        if gaps.len() > LISTED_GAPS { f.write_str(", …") } else { Ok(()) }
+    }
 }
 
 fn lease_left(now: Instant, lease: Option<Instant>) -> String {

@@ -1,6 +1,5 @@
 //! The place in which a lane runs its handler.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,6 +8,7 @@ use mainspring_daemon::BoxError;
 use mainspring_observe::panics;
 use tower::Service;
 
+use crate::failure::panic_text;
 use crate::{Failure, Request};
 
 /// Runs one call of a service at a time, and catches its panics.
@@ -82,7 +82,7 @@ where
                 self.clear();
                 // Whatever state the panic left behind goes with the service it happened in.
                 self.service = self.pristine.clone();
-                Poll::Ready(Err(Failure::panicked(text(&*panic))))
+                Poll::Ready(Err(Failure::panicked(panic_text(&*panic))))
             }
         }
     }
@@ -98,9 +98,4 @@ where
             panics::count("message");
         }
     }
-}
-
-fn text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }

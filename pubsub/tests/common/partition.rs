@@ -45,7 +45,9 @@ impl driver::Subscriber for Partition {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default()
+        let mut capabilities = Capabilities::default();
+        capabilities.reject = true;
+        capabilities
     }
 
     fn endpoint(&self) -> Endpoint {

@@ -51,6 +51,15 @@ pub(super) struct ConsumerCx {
     without_broker: AtomicU32,
 }
 
+/// What an earlier owner has left of a partition.
+struct Left {
+    partition: i32,
+    position: Option<i64>,
+    /// The group has never committed anything of it.
+    new: bool,
+    noted: Noted,
+}
+
 impl ConsumerCx {
     pub(super) fn new(feed: Arc<Feed>, options: &Options, group: &str) -> Self {
         Self {
@@ -139,14 +148,17 @@ impl ConsumerCx {
         if self.reset == Reset::Latest {
             self.begin(consumer, &committed);
         }
-        let noted = committed.into_iter().map(|(partition, noted)| (partition, noted.unwrap_or_default()));
-        self.feed.assign(noted);
+        let positions: Vec<_> = committed.iter().filter_map(|left| Some((left.partition, left.position?))).collect();
+        self.feed.assign(committed.into_iter().map(|left| (left.partition, left.noted)));
+        for (partition, position) in positions {
+            self.feed.noted_at(partition, position);
+        }
         self.consumed.assigned(partitions);
         info!(topic = self.topic, ?partitions, "partitions assigned");
     }
 
-    /// What earlier owners have noted for each partition; `None` where nothing is committed at all.
-    fn committed(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> Vec<(i32, Option<Noted>)> {
+    /// What earlier owners have left of each partition.
+    fn committed(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> Vec<Left> {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for partition in partitions {
             list.add_partition(&self.topic, *partition);
@@ -155,26 +167,35 @@ impl ConsumerCx {
             Ok(list) => list,
             Err(error) => {
                 warn!(topic = self.topic, %error, "cannot see what was noted as done; some messages may be handled again");
-                return partitions.iter().map(|partition| (*partition, Some(Noted::default()))).collect();
+                let unknown = |partition: &i32| Left {
+                    partition: *partition,
+                    position: None,
+                    new: false,
+                    noted: Noted::default(),
+                };
+                return partitions.iter().map(unknown).collect();
             }
         };
         let elements = list.elements();
         let noted = elements.iter().map(|element| {
-            let Offset::Offset(position) = element.offset() else { return (element.partition(), None) };
+            let partition = element.partition();
+            let Offset::Offset(position) = element.offset() else {
+                return Left { partition, position: None, new: true, noted: Noted::default() };
+            };
             // The client panics where another has written what is not text.
             let text = catch_unwind(AssertUnwindSafe(|| element.metadata())).unwrap_or_default();
-            (element.partition(), Some(Noted::decode(position, text)))
+            Left { partition, position: Some(position), new: false, noted: Noted::decode(position, text) }
         });
         noted.collect()
     }
 
     /// Notes where a new group begins, so that it does not begin later after a crash before its first commit.
-    fn begin(&self, consumer: &BaseConsumer<Self>, committed: &[(i32, Option<Noted>)]) {
+    fn begin(&self, consumer: &BaseConsumer<Self>, committed: &[Left]) {
         let mut commits = Vec::new();
-        for (partition, _) in committed.iter().filter(|(_, noted)| noted.is_none()) {
-            match consumer.fetch_watermarks(&self.topic, *partition, LOOK_UP) {
+        for &Left { partition, .. } in committed.iter().filter(|left| left.new) {
+            match consumer.fetch_watermarks(&self.topic, partition, LOOK_UP) {
                 Ok((_low, high)) => {
-                    commits.push(Commit { partition: *partition, position: high, metadata: String::new() });
+                    commits.push(Commit { partition, position: high, metadata: String::new() });
                 }
                 Err(error) => warn!(topic = self.topic, partition, %error, "cannot see where the partition ends"),
             }
@@ -259,6 +280,9 @@ impl ClientContext for ConsumerCx {
         let Some(topic) = statistics.topics.get(&self.topic) else { return };
         for partition in topic.partitions.values() {
             self.consumed.lag(partition.partition, partition.consumer_lag);
+            if partition.committed_offset >= 0 {
+                self.feed.noted_at(partition.partition, partition.committed_offset);
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use std::task::Context;
 use std::thread::Thread;
 use std::time::{Duration, Instant as Clock};
 
-use mainspring_pubsub::driver::{Confirmation, Delivery, Outcome};
+use mainspring_pubsub::driver::{Confirmation, Delivery, Outcome, PartitionProgress, Progress};
 use mainspring_pubsub::{Error, ErrorKind, Position};
 use tokio::time::Instant;
 
@@ -25,6 +25,9 @@ const MAX_BYTES: usize = 8 << 20;
 const MAX_GAP: usize = 10_000;
 /// When a rejected message comes again, since there is no place for dead letters.
 const REJECT_PAUSE: Duration = Duration::from_secs(10);
+
+/// Runs of messages that are not done which are shown for a partition.
+const SHOWN_GAPS: usize = 100;
 
 #[derive(Default)]
 pub(super) struct Feed {
@@ -218,6 +221,13 @@ impl Feed {
         self.lock().uncommitted = !landed;
     }
 
+    /// The broker has noted that the group goes on there.
+    pub(super) fn noted_at(&self, number: i32, position: i64) {
+        if let Some(partition) = self.lock().partitions.get_mut(&number) {
+            partition.committed = Some(position);
+        }
+    }
+
     /// The partitions that are ours, and since which generation.
     pub(super) fn generations(&self) -> BTreeMap<i32, u64> {
         self.lock().partitions.iter().map(|(number, partition)| (*number, partition.generation)).collect()
@@ -272,6 +282,16 @@ impl Feed {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing of others runs under the lock, so a poisoned one is still whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Progress for Feed {
+    fn partitions(&self) -> Vec<PartitionProgress> {
+        let state = self.lock();
+        let partitions: BTreeMap<_, _> = state.partitions.iter().collect();
+        let known =
+            partitions.into_iter().filter_map(|(number, partition)| Some((u32::try_from(*number).ok()?, partition)));
+        known.map(|(number, partition)| partition.progress(number, SHOWN_GAPS)).collect()
     }
 }
 

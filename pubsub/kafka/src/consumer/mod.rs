@@ -119,6 +119,10 @@ impl driver::Subscriber for KafkaSubscriber {
         Ok(())
     }
 
+    fn progress(&self) -> Option<Arc<dyn driver::Progress>> {
+        Some(Arc::clone(&self.feed) as _)
+    }
+
     fn capabilities(&self) -> Capabilities {
         crate::capabilities(self.replay)
     }

@@ -1,5 +1,7 @@
 //! A partition that is ours, for as long as it is.
 
+use mainspring_pubsub::driver::PartitionProgress;
+
 use crate::holes::{Noted, encode};
 use crate::tracker::Tracker;
 
@@ -22,6 +24,8 @@ pub(super) struct Partition {
     pub(super) leaving: bool,
     /// Something is done that was not committed.
     pub(super) dirty: bool,
+    /// Where the group would go on if we were gone, as far as the broker has said.
+    pub(super) committed: Option<i64>,
     tracker: Tracker,
     noted: Noted,
 }
@@ -29,7 +33,7 @@ pub(super) struct Partition {
 impl Partition {
     /// A partition of which an earlier owner has `noted` messages as done.
     pub(super) fn new(generation: u64, noted: Noted) -> Self {
-        Self { generation, out: 0, leaving: false, dirty: false, tracker: Tracker::default(), noted }
+        Self { generation, out: 0, leaving: false, dirty: false, committed: None, tracker: Tracker::default(), noted }
     }
 
     /// Takes in the next offset; answers its number in the tracker, `None` when it was done by an earlier owner.
@@ -53,6 +57,19 @@ impl Partition {
     /// How many messages there are from the lowest that is not done to the last.
     pub(super) fn span(&self) -> usize {
         self.tracker.span()
+    }
+
+    /// How far it is, for people; of what is not done, the first `gaps` runs.
+    pub(super) fn progress(&self, number: u32, gaps: usize) -> PartitionProgress {
+        let offset = |offset: i64| u64::try_from(offset).ok();
+        let mut progress = PartitionProgress::default();
+        progress.partition = number;
+        progress.committed = self.committed.and_then(offset);
+        progress.low = self.tracker.position().and_then(offset);
+        progress.high = self.tracker.next().and_then(offset);
+        progress.gaps =
+            self.tracker.open().take(gaps).filter_map(|run| offset(run.first).zip(offset(run.last))).collect();
+        progress
     }
 
     /// What there is to commit.

@@ -84,7 +84,7 @@ impl Journal {
         about: impl Fn(&Message) -> bool + Send + 'static,
     ) -> Subscriber {
         self.joined(group, consumer);
-        Subscriber::new(Watched::new(subscriber, self.clone(), (group, consumer), about))
+        subscriber.wrap(|inner| Watched::new(inner, self.clone(), (group, consumer), about))
     }
 
     /// A handler has begun with a message. Which delivery it has is found by the message's tag: it is the newest.

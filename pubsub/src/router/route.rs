@@ -1,0 +1,194 @@
+//! A route at work: starts its workers, has messages pulled, and stops in order.
+
+use std::future::poll_fn;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use mainspring_daemon::{Context, Latch, Shutdown};
+use tokio::runtime::Handle;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, timeout_at};
+use tracing::{error, info, warn};
+
+use super::Settings;
+use super::board::Board;
+use super::gate::Gate;
+use super::handle::RouteState;
+use super::lane::{Lane, Shared};
+use super::pending::Pending;
+use super::pull::{Ended, handle_rest};
+use super::service::Erased;
+use super::wake::{LaneWake, WorkerWake};
+use super::worker::Worker;
+use crate::error::Chain;
+use crate::metrics::{Fate, Handled};
+use crate::{Error, ErrorKind, Subscriber};
+
+/// The time that closing a subscriber has when there is none left.
+pub(super) const LEAST_CLOSE: Duration = Duration::from_millis(250);
+
+/// How long a subscriber may take to close when nobody is in a hurry.
+const CLOSE: Duration = Duration::from_secs(5);
+
+/// A route that is ready to run.
+pub(super) struct Route {
+    pub(super) subscriber: Subscriber,
+    pub(super) shared: Arc<Shared>,
+    workers: Vec<(Arc<WorkerWake>, Vec<Arc<LaneWake>>)>,
+    service: Box<dyn Erased>,
+    pub(super) latch: Latch,
+    pub(super) stop: Shutdown,
+}
+
+impl Route {
+    pub(super) fn new(route: Pending<()>, settings: &Settings, cx: &Context, stop: Shutdown, latch: Latch) -> Self {
+        let Pending { name, from: subscriber, gate, batching, service } = route;
+        let lanes = settings.lanes(batching.as_ref()).max(1);
+        let threads = Handle::try_current().map_or(1, |runtime| runtime.metrics().num_workers());
+        let workers: Vec<_> = (0..threads.clamp(1, lanes)).map(|_| Arc::new(WorkerWake::default())).collect();
+        // Lane `i` is number `i / workers` of worker `i % workers`.
+        let wakes: Vec<_> = (0..lanes)
+            .map(|lane| Arc::new(LaneWake::new(lane / workers.len(), Arc::clone(&workers[lane % workers.len()]))))
+            .collect();
+        let shares = |worker: usize| wakes.iter().skip(worker).step_by(workers.len()).map(Arc::clone).collect();
+        let workers = workers.iter().enumerate().map(|(at, wake)| (Arc::clone(wake), shares(at))).collect();
+        let source = subscriber.endpoint().clone();
+        let max_messages = lanes + settings.prefetch.unwrap_or(lanes);
+        let shared = Shared {
+            route: name,
+            policy: settings.policy.clone(),
+            in_batches: batching.is_some(),
+            dead_letter: settings.dead_letter.clone(),
+            watcher: settings.watcher.clone(),
+            capabilities: subscriber.capabilities(),
+            progress: subscriber.progress(),
+            metrics: Handled::new(name, &source),
+            source,
+            settled: cx.tally("deliveries_settled"),
+            returned: cx.tally("deliveries_returned"),
+            board: Board::new(wakes, gate, max_messages, settings.max_bytes),
+        };
+        Self { subscriber, shared: Arc::new(shared), workers, service: service(()), latch, stop }
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        self.shared.route
+    }
+
+    pub(super) fn gate(&self) -> &Arc<Gate> {
+        &self.shared.board.gate
+    }
+
+    /// What the debug page looks at. It does not keep the route alive.
+    pub(super) fn view(&self) -> Weak<Shared> {
+        Arc::downgrade(&self.shared)
+    }
+
+    pub(super) async fn run(mut self) -> Result<(), Error> {
+        let mut workers = self.start();
+        let ended = tokio::select! {
+            ended = self.pull() => ended,
+            // Handlers' panics are caught, so this is a fault of ours: better a dead daemon than a silent one.
+            early = workers.join_next() => Ended::Failed(ended_early(early.and_then(Result::err))),
+        };
+        let stop = self.stop.clone();
+        let board = &self.shared.board;
+        let mut result = match ended {
+            Ended::Failed(error) => Err(error),
+            Ended::Stop => {
+                if self.shared.capabilities.volatile && !self.subscriber.is_worked_off() {
+                    error!(
+                        route = self.shared.route,
+                        "no time was left to work the queue in memory off: its messages are lost"
+                    );
+                }
+                self.give_back_waiting();
+                Ok(())
+            }
+            Ended::Drained => {
+                self.give_back_waiting();
+                Ok(())
+            }
+            Ended::Closed => {
+                info!(route = self.shared.route, "subscriber was closed; finishing what was received");
+                // Retries come from here, so somebody has to look at the clock until all is handled or a stop comes.
+                tokio::select! {
+                    () = handle_rest(&self.shared) => self.give_back_waiting(),
+                    () = stop.requested() => self.give_back_waiting(),
+                }
+                Ok(())
+            }
+        };
+        if result.is_err() {
+            self.give_back_waiting();
+        }
+        // After a failure there may be no request to stop: then handlers have their own timeout to finish in.
+        let orderly = result.is_ok() && !board.gate.is_draining();
+        let grace = Instant::now() + self.shared.policy.timeout;
+        tokio::select! {
+            () = poll_fn(|cx| board.poll_empty(cx)) => {}
+            () = stop.expired() => {}
+            () = tokio::time::sleep_until(grace), if !orderly => {}
+        }
+        board.close();
+        while let Some(ended) = workers.join_next().await {
+            if let Err(error) = ended
+                && result.is_ok()
+            {
+                result = Err(ended_early(Some(error)));
+            }
+        }
+        self.close().await;
+        self.shared.board.gate.turn(RouteState::Ended);
+        result
+    }
+
+    fn start(&mut self) -> JoinSet<()> {
+        let count = self.workers.len();
+        let mut tasks = JoinSet::new();
+        for (at, (wake, lanes)) in self.workers.drain(..).enumerate() {
+            let lane = |(place, wake)| Lane::new(at + place * count, self.service.slot(), wake);
+            let lanes = lanes.into_iter().enumerate().map(lane).collect();
+            tasks.spawn(Worker::new(Arc::clone(&self.shared), wake, lanes));
+        }
+        tasks
+    }
+
+    fn give_back_waiting(&self) {
+        for job in self.shared.board.drain() {
+            drop(job.part().0);
+            self.shared.returned.add(1);
+            self.shared.metrics.fate(Fate::Returned);
+            self.shared.metrics.inflight.dec();
+        }
+    }
+
+    async fn close(&mut self) {
+        let now = Instant::now();
+        let deadline = self.stop.deadline().map_or(now + CLOSE, |deadline| deadline.max(now + LEAST_CLOSE));
+        let route = self.shared.route;
+        match timeout_at(deadline, self.subscriber.close(deadline)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(route, error = %Chain(&error), "subscriber did not close cleanly"),
+            Err(_) => warn!(route, "subscriber did not close in time"),
+        }
+    }
+}
+
+impl Drop for Route {
+    fn drop(&mut self) {
+        // Workers are dropped later than this by the runtime; what waits for them goes back now.
+        self.shared.board.drain().into_iter().for_each(drop);
+        let left = i64::try_from(self.shared.board.messages()).unwrap_or(0);
+        self.shared.metrics.inflight.dec_by(left);
+        self.shared.board.gate.turn(RouteState::Ended);
+    }
+}
+
+fn ended_early(cause: Option<JoinError>) -> Error {
+    let error = Error::new(ErrorKind::Other, "route", "a worker ended early");
+    match cause {
+        Some(cause) => error.with_source(cause),
+        None => error,
+    }
+}
