@@ -32,7 +32,7 @@ const SYSTEM: &str = "script";
 /// assert_eq!(settlements.wait_for(1).await.len(), 1);
 /// # }
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Script {
     lines: VecDeque<Line>,
     capabilities: Capabilities,
@@ -76,7 +76,7 @@ impl Script {
         Self::default()
     }
 
-    /// Claims these capabilities. Outcomes that they leave out are answered with
+    /// Claims these capabilities, instead of [`reject`](Capabilities::reject) alone. Outcomes that they leave out are answered with
     /// [`Unsupported`](ErrorKind::Unsupported), and recorded all the same.
     pub fn with_capabilities(mut self, capabilities: Capabilities) -> Self {
         self.capabilities = capabilities;
@@ -126,6 +126,16 @@ impl Script {
         let settled = settlements.clone();
         let actor = Actor { lines, capabilities, settled, next: 0, pause: None, closed: false, waker: None };
         (Subscriber::new(actor), settlements)
+    }
+}
+
+/// Its broker keeps what is rejected, or no router would take it without a place for dead letters; it can do nothing
+/// else.
+impl Default for Script {
+    fn default() -> Self {
+        let mut capabilities = Capabilities::default();
+        capabilities.reject = true;
+        Self { lines: VecDeque::new(), capabilities }
     }
 }
 
