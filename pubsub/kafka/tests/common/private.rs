@@ -26,6 +26,11 @@ pub struct Private {
 }
 
 impl Private {
+    /// Whether there is something to start.
+    pub fn can_start() -> bool {
+        jars().is_some()
+    }
+
     /// Starts a broker with settings of its own. Needs what `scripts/brokers.sh up` has fetched.
     pub fn start(settings: &str) -> Option<Self> {
         let [client, guarded, controller] = ports();
@@ -66,16 +71,7 @@ impl Private {
     }
 
     fn launch(id: u16, voters: &str, client: u16, guarded: u16, settings: &str) -> Option<Self> {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let cache = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"));
-        let jars = cache.join("mainspring/brokers/kafka-4.1.0/lib");
-        if !jars.is_dir() {
-            let required = ["CI", "MAINSPRING_REQUIRE_BROKERS"].iter().any(|name| std::env::var_os(name).is_some());
-            assert!(!required, "no Kafka in {}; fetch it with scripts/brokers.sh up", jars.display());
-            println!("SKIPPED: no Kafka in {}; fetch it with scripts/brokers.sh up", jars.display());
-            return None;
-        }
-        let jars = format!("{}/*", jars.display());
+        let jars = format!("{}/*", jars()?.display());
         let folder = std::env::temp_dir().join(unique("kafka"));
         fs::create_dir(&folder).unwrap();
         let properties = format!(
@@ -147,6 +143,20 @@ fn java(jars: &str, folder: &Path, args: &[&str]) -> Command {
     java.args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp", jars]).args(args).current_dir(folder);
     java.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
     java
+}
+
+/// Where Kafka is. Without it the test is skipped, unless it is meant to run: then it fails.
+fn jars() -> Option<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"));
+    let jars = cache.join("mainspring/brokers/kafka-4.1.0/lib");
+    if jars.is_dir() {
+        return Some(jars);
+    }
+    let required = ["CI", "MAINSPRING_REQUIRE_BROKERS"].iter().any(|name| std::env::var_os(name).is_some());
+    assert!(!required, "no Kafka in {}; fetch it with scripts/brokers.sh up", jars.display());
+    println!("SKIPPED: no Kafka in {}; fetch it with scripts/brokers.sh up", jars.display());
+    None
 }
 
 /// Three ports that are free just now.
