@@ -84,7 +84,7 @@ group.initial.rebalance.delay.ms=0
 group.consumer.min.heartbeat.interval.ms=100
 group.consumer.heartbeat.interval.ms=500
 group.consumer.min.session.timeout.ms=1000
-group.consumer.session.timeout.ms=6000
+group.consumer.session.timeout.ms=15000
 PROPERTIES
     local id
     id=$(java -cp "$lib" kafka.tools.StorageTool random-uuid 2>>"$dir/log")

@@ -142,24 +142,3 @@ async fn older_brokers_get_classic_groups_and_passwords_are_checked() {
     assert!(!error.is_retryable(), "{error}");
     println!("{error}");
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn members_that_are_closed_while_they_join_leave_nobody_behind() {
-    // Such a broker waits 45 s for a member that has left without a word.
-    let Some(broker) = Private::start("") else { return };
-    let kafka = Kafka::with(&broker.address, &config());
-    let url = format!("kafka://{}?group=g", kafka.topic(4).await);
-    // The first group of a broker takes longer than others to be found.
-    close(kafka.subscriber(&url).await).await;
-    let mut members = JoinSet::new();
-    for _ in 0..10 {
-        let (kafka, url) = (kafka.clone(), url.clone());
-        members.spawn(async move { close(kafka.subscriber(&url).await).await });
-    }
-    members.join_all().await;
-    publish(&kafka.brokers.publisher(&url).await.unwrap(), 1, 1).await;
-    let mut subscriber = kafka.subscriber(&url).await;
-    let next = timeout(Duration::from_secs(30), subscriber.next()).await;
-    next.expect("the group is whole at once").unwrap().unwrap().ack().await.unwrap();
-    close(subscriber).await;
-}

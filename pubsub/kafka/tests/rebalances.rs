@@ -7,7 +7,8 @@ use std::time::Duration;
 use common::history::History;
 use common::{Kafka, close, next, publish, publish_from, text};
 use mainspring_pubsub::{ErrorKind, Message};
-use tokio::time::{Instant, sleep};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
 
 const KEYS: usize = 200;
 
@@ -92,4 +93,25 @@ async fn a_message_that_outlasts_the_drain_is_lost_to_its_old_owner() {
     again.ack().await.unwrap();
     close(first).await;
     close(second).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_that_are_closed_while_they_join_leave_nobody_behind() {
+    let Some(kafka) = Kafka::up() else { return };
+    for _ in 0..5 {
+        let topic = kafka.topic(4).await;
+        let url = format!("kafka://{topic}?group={topic}&protocol=consumer");
+        let mut members = JoinSet::new();
+        for _ in 0..10 {
+            let (kafka, url) = (kafka.clone(), url.clone());
+            members.spawn(async move { close(kafka.subscriber(&url).await).await });
+        }
+        members.join_all().await;
+        publish(&kafka.publisher(&topic).await, 1, 1).await;
+        let mut subscriber = kafka.subscriber(&url).await;
+        // For a member that has left without a word the broker waits 15 s.
+        let next = timeout(Duration::from_secs(12), subscriber.next()).await;
+        next.expect("the group is whole at once").unwrap().unwrap().ack().await.unwrap();
+        close(subscriber).await;
+    }
 }
