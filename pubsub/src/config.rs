@@ -9,7 +9,10 @@ use crate::{KafkaConfig, memory};
 /// How brokers are reached; which one is used is up to the URLs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(extend("x-section" = "brokers"))]
+#[schemars(extend(
+    "x-section" = "brokers",
+    "x-env-ignored" = ["KAFKA_PARTITION=the members of a group share its partitions, and keys choose where messages go"]
+))]
 pub struct BrokersConfig {
     /// Bounds on publishing, for every broker.
     pub publish: PublishConfig,

@@ -13,6 +13,14 @@ pub struct KafkaConfig {
     /// Brokers to ask first, each `host:port`, for URLs that name none.
     #[schemars(extend("x-env" = ["KAFKA_BROKER_HOSTS"]))]
     pub brokers: Vec<String>,
+    /// The topic of URLs that name none, such as `kafka://?group=ship`.
+    #[schemars(extend("x-env" = ["KAFKA_TOPIC"]))]
+    pub topic: Option<String>,
+    /// How often a message is sent again that the broker did not confirm; without it, for as long as
+    /// `publish.timeout` allows. With 0, what the broker did not confirm is never sent twice, and so needs no sequence
+    /// numbers to be told apart.
+    #[schemars(extend("x-env" = ["KAFKA_MAX_RETRY"]))]
+    pub max_retry: Option<u32>,
     /// How connections are protected: `ssl` and `sasl_ssl` need the cargo feature `kafka-tls`.
     pub security: KafkaSecurity,
     /// The user to log in as, with `sasl_plaintext` and `sasl_ssl`. A user and a password in the URL come first.
@@ -20,6 +28,9 @@ pub struct KafkaConfig {
     /// Certificates, with `ssl` and `sasl_ssl`.
     pub tls: KafkaTlsConfig,
 }
+
+/// The client's own limit.
+const MOST_RETRIES: u32 = i32::MAX as u32;
 
 /// How connections to Kafka are protected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -119,6 +130,9 @@ impl KafkaMechanism {
 /// Keys are relative to the section that holds this one as `kafka`.
 impl Check for KafkaConfig {
     fn check(&self, report: &mut Report) {
+        if self.max_retry.is_some_and(|retries| retries > MOST_RETRIES) {
+            report.fault("kafka.max_retry", "the client cannot count so far", "leave it out to retry without end");
+        }
         let (security, sasl, tls) = (self.security, &self.sasl, &self.tls);
         let has_name = sasl.username.as_ref().is_some_and(|name| !name.is_empty());
         let has_password = sasl.password.as_ref().is_some_and(|password| !password.expose().is_empty());

@@ -7,6 +7,9 @@ use crate::Error;
 /// Schemes whose name is itself a web address: nothing in it is an option of ours.
 const WEB: [&str; 2] = ["http", "https"];
 
+/// Schemes that may do without a name, because the configuration can give one.
+const NAMED_BY_CONFIGURATION: [&str; 4] = ["gcp", "kafka", "sns", "sqs"];
+
 /// A broker URL, parsed.
 ///
 /// The name is the broker's own and no hostname: its case is kept, and it may hold `:` and `/` as ARNs and paths do.
@@ -43,7 +46,7 @@ impl Url {
         let Some(name) = name else {
             return Err(fault("a percent-escape in the name is broken", "write `%` itself as `%25`"));
         };
-        if name.is_empty() {
+        if name.is_empty() && !NAMED_BY_CONFIGURATION.contains(&scheme.as_str()) {
             return Err(fault("the name is missing", grammar));
         }
         if name.chars().any(|c| c.is_whitespace() || c.is_control()) {
@@ -71,7 +74,7 @@ impl Url {
         &self.scheme
     }
 
-    /// What stands between `://` and `?`.
+    /// What stands between `://` and `?`. It may be empty where the broker's configuration has a default name.
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -51,6 +51,8 @@ pub(crate) struct Options {
     pub(crate) client_id: String,
     pub(crate) compression: String,
     pub(crate) linger: Duration,
+    /// `None` for as often as there is time.
+    pub(crate) max_retry: Option<u32>,
 }
 
 /// How the members of a group agree on who reads what.
@@ -77,6 +79,10 @@ impl Options {
         let (servers, topic) = match url.name().rsplit_once('/') {
             Some((servers, topic)) => (Some(servers), topic),
             None => (None, url.name()),
+        };
+        let topic = match (topic, &config.topic) {
+            ("", Some(default)) => default,
+            (topic, _) => topic,
         };
         check_topic(url, topic)?;
         let (login, servers) = match servers.and_then(|servers| servers.rsplit_once('@')) {
@@ -147,6 +153,7 @@ impl Options {
             client_id: url.option("client_id").unwrap_or("mainspring").to_owned(),
             compression: compression.to_owned(),
             linger: duration(url, "linger", Duration::from_millis(5))?,
+            max_retry: config.max_retry,
         })
     }
 
@@ -172,7 +179,10 @@ impl fmt::Debug for Options {
 pub(crate) fn check_topic(url: &Url, topic: &str) -> Result<(), Error> {
     let hint = "topics have 1 to 249 letters, digits, `.`, `_` and `-`";
     if topic.is_empty() {
-        return Err(url.fault("the topic is missing", "write it as `kafka://topic` or `kafka://host:9092/topic`"));
+        return Err(url.fault(
+            "the topic is missing",
+            "write it as `kafka://topic` or `kafka://host:9092/topic`, or set `kafka.topic` (KAFKA_TOPIC)",
+        ));
     }
     if topic.len() > MAX_TOPIC || topic == "." || topic == ".." {
         return Err(url.fault(format!("`{topic}` cannot be a topic"), hint));
@@ -249,6 +259,16 @@ mod tests {
     }
 
     #[test]
+    fn the_configuration_names_the_topic_of_urls_that_name_none() {
+        let brokers = vec!["one:1".to_owned()];
+        let config = KafkaConfig { brokers, topic: Some("orders".to_owned()), ..KafkaConfig::default() };
+        let topic = |url: &str| Options::new(&Url::parse(url).unwrap(), &config).unwrap().topic;
+        assert_eq!(topic("kafka://?group=g"), "orders");
+        assert_eq!(topic("kafka://host:9092/?group=g"), "orders");
+        assert_eq!(topic("kafka://others?group=g"), "others");
+    }
+
+    #[test]
     fn faults_say_what_is_wrong() {
         let url = Url::parse("kafka://orders?group=g").unwrap();
         let none = Options::new(&url, &KafkaConfig::default()).unwrap_err();
@@ -268,6 +288,7 @@ mod tests {
             ("kafka://host:x/orders", "`host:x` in the URL is no broker"),
             ("kafka://bob@host/orders", "a user and a password"),
             ("kafka://host/", "the topic is missing"),
+            ("kafka://?group=g", "set `kafka.topic` (KAFKA_TOPIC)"),
             ("kafka://or:ders", "cannot have `:`"),
             ("kafka://..", "`..` cannot be a topic"),
         ] {

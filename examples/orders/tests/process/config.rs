@@ -72,7 +72,7 @@ fn gizmos_names_are_understood() {
 }
 
 /// What a daemon made with Gizmo may have in its environment, all of it.
-const GIZMO: [(&str, &str); 26] = [
+const GIZMO: [(&str, &str); 29] = [
     ("HTTP_ADDR", "127.0.0.1"),
     ("HTTP_PORT", "0"),
     ("RPC_PORT", "8081"),
@@ -98,6 +98,9 @@ const GIZMO: [(&str, &str); 26] = [
     ("GIZMO_ROUTER_TYPE", "gorilla"),
     ("GIZMO_SKIP_OBSERVE", "true"),
     ("KAFKA_BROKER_HOSTS", "localhost:9092"),
+    ("KAFKA_TOPIC", "orders"),
+    ("KAFKA_PARTITION", "0"),
+    ("KAFKA_MAX_RETRY", "3"),
     ("AWS_REGION", "eu-west-1"),
 ];
 

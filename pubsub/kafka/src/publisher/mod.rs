@@ -68,6 +68,10 @@ impl KafkaPublisher {
             .set("message.timeout.ms", millis(timeout.max(options.linger + Duration::from_secs(1))))
             .set("message.max.bytes", CLIENT_MESSAGE_BYTES)
             .set("queue.buffering.max.kbytes", CLIENT_QUEUE_KIB);
+        if let Some(retries) = options.max_retry {
+            // Without retries nothing can come twice, or out of order, by the client's doing.
+            config.set("retries", retries.to_string()).set("enable.idempotence", (retries > 0).to_string());
+        }
         let producer = Producer::open(config, Arc::clone(&slots), Arc::clone(&cause))?;
         // The producer's own thread lets the client say what it has to say.
         startup::check(options, &cause, |step| producer.fetch_metadata(&options.topic, step), || (), given_up)?;
