@@ -73,6 +73,8 @@ case ${1:-all} in
         tests --workspace # doc tests included
         tls
         step 'what requests and messages cost' scripts/gates.sh
+        tests -p mainspring-observe --features jemalloc --lib profile
+        tests -p orders --features jemalloc --test process profiles
         step documentation env RUSTDOCFLAGS=-Dwarnings cargo doc --locked --workspace --no-deps
         step 'licences, bans, sources' scripts/deny.sh check
         step advisories scripts/deny.sh advisories

@@ -6,9 +6,11 @@
 //! - [`trace`]: W3C `traceparent`, read and continued.
 //! - [`correlation`]: which trace and request the code that runs now works for. Log lines carry it.
 //! - [`panics`]: a panic is one log line, written at once.
+//! - [`profile`]: CPU and heap profiles, as `go tool pprof` reads them.
 //!
-//! Three things are process-wide, because the process has only one of each: the log subscriber
-//! ([`log::init`]), the panic hook ([`panics::install`]) and the registry ([`metrics::registry`]). Everything
+//! Four things are process-wide, because the process has only one of each: the log subscriber
+//! ([`log::init`]), the panic hook ([`panics::install`]), the registry ([`metrics::registry`]) and the profiler
+//! ([`profile::cpu`]). Everything
 //! else is a value. Nothing here serves HTTP: the admin listener shows what this crate collects.
 
 pub mod correlation;
@@ -16,6 +18,8 @@ mod identity;
 pub mod log;
 pub mod metrics;
 pub mod panics;
+pub mod profile;
+mod proto;
 pub mod trace;
 
 pub use identity::Identity;

@@ -15,11 +15,13 @@ use tokio::time::Instant;
 
 use crate::admin::{self, Heartbeat};
 use crate::app::Launched;
+use crate::config::HealthKind;
 use crate::control::{Control, Setup};
 use crate::error::{EX_SOFTWARE, EX_TEMPFAIL, EX_UNAVAILABLE};
 use crate::http::{AccessLog, Dispatch, Routes, Settings};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::metrics::ServerMetrics;
+use crate::pollers::Pollers;
 use crate::report::{GivenUp, StopReport, Witness};
 use crate::serve::{Acceptor, Connections, Limits};
 use crate::supervisor::{Daemon, Death, Supervisor};
@@ -35,6 +37,7 @@ pub struct Bound {
     pub(crate) daemons: Vec<Daemon>,
     pub(crate) board: Arc<Board>,
     pub(crate) lifecycle: Lifecycle,
+    pub(crate) pollers: Option<Pollers>,
     /// Absent in a test without ports.
     pub(crate) listeners: Option<Listeners>,
     pub(crate) log: Option<log::Handle>,
@@ -58,6 +61,7 @@ pub(crate) struct Running {
     witness: Witness,
     budget: Duration,
     lame_duck: Duration,
+    pollers: Option<Pollers>,
 }
 
 /// Why a server stops.
@@ -133,7 +137,7 @@ impl Bound {
             idle_timeout: http.idle_timeout.get(),
             last_call: self.config.shutdown.last_call.get(),
         };
-        let access = AccessLog::open();
+        let access = AccessLog::open(&self.config.log);
         let dispatch = Dispatch::new(
             self.router,
             self.routes,
@@ -159,6 +163,8 @@ impl Bound {
             },
             metrics_path: self.config.metrics.path.clone(),
             token: self.config.admin.token.clone(),
+            pprof: self.config.pprof.enabled,
+            tasks: supervisor.list().clone(),
             revert: Arc::default(),
         });
         let (mut http_addr, mut admin_addr) = (None, None);
@@ -192,7 +198,12 @@ impl Bound {
             }
         };
         let mut housekeeping = JoinSet::new();
-        housekeeping.spawn(async move { heartbeat.beat().await });
+        let beat = supervisor.list().track("heartbeat", async move { heartbeat.beat().await });
+        housekeeping.spawn(beat);
+        if self.config.pprof.enabled {
+            // Without jemalloc there is nothing to begin, and the page says so.
+            let _ = mainspring_observe::profile::heap::activate();
+        }
         tracing::info!(
             http = http_addr.map(tracing::field::display),
             admin = admin_addr.map(tracing::field::display),
@@ -212,7 +223,8 @@ impl Bound {
             housekeeping,
             witness,
             budget,
-            lame_duck: self.config.shutdown.lame_duck.get(),
+            lame_duck: lame_duck(&self.config),
+            pollers: self.pollers,
         })
     }
 }
@@ -242,7 +254,19 @@ impl Running {
         lifecycle.enter(Phase::LameDuck);
         self.dispatch.leave();
         if !self.lame_duck.is_zero() {
-            let _ = tokio::time::timeout(self.lame_duck, accept(&mut self.acceptor)).await;
+            let told = async {
+                match &self.pollers {
+                    Some(pollers) => pollers.all_told().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let told_or_accepting = async {
+                tokio::select! {
+                    () = told => {}
+                    () = accept(&mut self.acceptor) => {}
+                }
+            };
+            let _ = tokio::time::timeout(self.lame_duck, told_or_accepting).await;
         }
         // 2. Nothing new: the accept queue is emptied and closed, daemons stop pulling, streams end.
         lifecycle.enter(Phase::Draining);
@@ -300,6 +324,15 @@ pub(crate) fn into_result((cause, report): (Cause, StopReport)) -> Result {
         }
         Cause::Requested(_) => Ok(()),
     }
+}
+
+/// How long the lame duck may last. A stop that waits for load balancers to have heard of it has more to wait for.
+fn lame_duck(config: &Config) -> Duration {
+    let shutdown = &config.shutdown;
+    if config.health.kind == HealthKind::Esx && shutdown.lame_duck.0.is_none() {
+        return shutdown.budget.get().saturating_sub(config.http.request_timeout.get());
+    }
+    shutdown.lame_duck.get()
 }
 
 /// Enters `Ready` as soon as nobody holds it back, then waits for ever.

@@ -30,6 +30,8 @@ pub struct Config {
     pub health: Health,
     /// The metrics page of the admin listener.
     pub metrics: Metrics,
+    /// The profiles of the admin listener.
+    pub pprof: Pprof,
     /// Logs.
     pub log: log::Config,
     /// How the process stops.
@@ -92,12 +94,29 @@ pub struct Admin {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Health {
-    /// What the answer depends on: `simple` answers 200 until a stop is requested.
+    /// What the answer depends on: `simple` is 200 until a stop is requested; `custom` asks the program's own handler;
+    /// `esx` is `simple`, and a stop waits until the load balancers that poll have heard of it.
     #[schemars(extend("x-env" = ["GIZMO_HEALTH_CHECK_TYPE"]))]
     pub kind: HealthKind,
     /// Where it is answered; both `/healthz` and `/status.txt` when not set.
     #[schemars(extend("x-env" = ["GIZMO_HEALTH_CHECK_PATH"]))]
     pub path: Option<String>,
+    /// For `esx`.
+    pub esx: Esx,
+}
+
+/// How long a stop waits for load balancers, with the health strategy `esx`. All of it ends with `shutdown.lame_duck`;
+/// while that is `auto`, with what `shutdown.budget` leaves beside `http.request_timeout`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Esx {
+    /// How long a load balancer may go on sending requests after it was first told to stop.
+    pub settle: Duration,
+    /// How often a load balancer is expected to poll, until it has shown its own interval.
+    pub interval: Duration,
+    /// After how many intervals without a poll it is forgotten.
+    #[schemars(range(min = 1, max = 100))]
+    pub missed: u32,
 }
 
 /// What the public health answer depends on.
@@ -107,6 +126,11 @@ pub enum HealthKind {
     /// 200 until a stop is requested.
     #[default]
     Simple,
+    /// What the handler given to [`SimpleServer::health`](crate::SimpleServer::health) answers, and 503 once a stop is
+    /// requested.
+    Custom,
+    /// Like `simple`; a stop waits until every load balancer that polls has been told.
+    Esx,
 }
 
 /// The metrics page of the admin listener.
@@ -116,6 +140,15 @@ pub struct Metrics {
     /// Where the page is.
     #[schemars(extend("x-env" = ["METRICS_PATH"]))]
     pub path: String,
+}
+
+/// The profiles of the admin listener.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pprof {
+    /// Whether `/debug/pprof/` answers. With the feature `jemalloc` allocations are sampled from the start.
+    #[schemars(extend("x-env" = ["ENABLE_PPROF"]))]
+    pub enabled: bool,
 }
 
 /// How the process stops.
@@ -187,6 +220,7 @@ impl Check for Config {
             ("http.request_timeout", self.http.request_timeout),
             ("http.idle_timeout", self.http.idle_timeout),
             ("shutdown.budget", self.shutdown.budget),
+            ("health.esx.interval", self.health.esx.interval),
         ] {
             if timeout.get().is_zero() {
                 report.fault(key, "would be over at once", "use a duration above 0s");
@@ -229,6 +263,12 @@ impl Default for Http {
 impl Default for Admin {
     fn default() -> Self {
         Self { addr: AdminAddr(Some(SocketAddr::from(([127, 0, 0, 1], 9901)))), token: None }
+    }
+}
+
+impl Default for Esx {
+    fn default() -> Self {
+        Self { settle: Duration::from_secs(10), interval: Duration::from_secs(5), missed: 3 }
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::admin;
 use crate::app::Launched;
 use crate::error::EX_TEMPFAIL;
 use crate::http::{Dispatch, Routes, Settings};
@@ -80,6 +81,8 @@ impl Control {
                     }
                 }
             });
+            // A profile may still be written down on another thread; nobody waits for it any more.
+            runtime.shutdown_background();
         })?;
         Ok(Self { thread, stop, requested, armed, budget })
     }
@@ -197,7 +200,7 @@ async fn serve_admin(listener: Option<TcpListener>, router: axum::Router) {
         last_call: Duration::ZERO,
     };
     let settings = Settings { max_in_flight: 256, max_body: 64 * 1024, body_timeout: Duration::from_secs(10) };
-    let routes = match Routes::of(&router, ADMIN_TIMEOUT, &[], &[]) {
+    let routes = match Routes::of(&router, ADMIN_TIMEOUT, &admin::UNTIMED, &[]) {
         Ok(routes) => routes,
         Err(error) => return tracing::error!(error, "the admin listener has no routes"),
     };

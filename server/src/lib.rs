@@ -49,12 +49,14 @@ mod health;
 mod http;
 mod lifecycle;
 mod metrics;
+mod pollers;
 mod reload;
 mod report;
 mod serve;
 mod service;
 mod simple;
 mod supervisor;
+mod tasks;
 pub mod testing;
 
 pub use app::{App, init};

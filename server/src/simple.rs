@@ -26,6 +26,7 @@ pub struct SimpleServer {
     name: Option<&'static str>,
     router: axum::Router,
     untimed: Vec<&'static str>,
+    health: Option<axum::routing::MethodRouter>,
     daemons: Vec<Daemon>,
     board: Arc<Board>,
     launched: Option<Arc<Launched>>,
@@ -39,6 +40,7 @@ impl SimpleServer {
             name: None,
             router: axum::Router::new(),
             untimed: Vec::new(),
+            health: None,
             daemons: Vec::new(),
             board: Arc::default(),
             launched: launched(),
@@ -86,6 +88,15 @@ impl SimpleServer {
             Box::pin(async move { run.await.map_err(Into::into) })
         }));
         self.daemons.push(Daemon { name, policy, start });
+        self
+    }
+
+    /// Sets what answers the health path when `health.kind` is `custom`, for example `get(handler)`. It is not asked any
+    /// more once a stop was requested: then the answer is 503.
+    ///
+    /// `custom` without a handler is an error of [`bind`](Self::bind), a handler without `custom` a warning.
+    pub fn health(mut self, handler: axum::routing::MethodRouter) -> Self {
+        self.health = Some(handler);
         self
     }
 
@@ -137,7 +148,9 @@ impl SimpleServer {
         }
         let identity = self.identity();
         let lifecycle = crate::lifecycle::Lifecycle::new();
-        let (router, vital) = health::mount(self.router, &self.config.health, &identity, &lifecycle);
+        let health::Mounted { router, paths: vital, pollers } =
+            health::mount(self.router, &self.config.health, self.health, &identity, &lifecycle)
+                .map_err(|what| Error::with_code(EX_CONFIG, what))?;
         let timeout = self.config.http.request_timeout.get();
         let mut router = router.with_state(());
         if self.config.http.max_body.get() > AXUM_LIMIT {
@@ -155,6 +168,7 @@ impl SimpleServer {
             daemons: self.daemons,
             board: self.board,
             lifecycle,
+            pollers,
             listeners,
             log: None,
         })

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::metrics::{ComponentLabels, ServerMetrics};
+use crate::tasks::Tasks;
 
 /// What happens when a daemon fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,7 @@ pub(crate) enum Start {
 pub(crate) struct Supervisor {
     tasks: JoinSet<Ended>,
     roll: Roll,
+    list: Tasks,
     trigger: Trigger,
     shutdown: Shutdown,
     board: Arc<Board>,
@@ -108,7 +110,7 @@ impl Supervisor {
     /// Makes a supervisor with no daemons yet.
     pub(crate) fn new(board: Arc<Board>, metrics: Arc<ServerMetrics>) -> Self {
         let (trigger, shutdown) = Shutdown::channel();
-        Self { tasks: JoinSet::new(), roll: Roll::default(), trigger, shutdown, board, metrics }
+        Self { tasks: JoinSet::new(), roll: Roll::default(), list: Tasks::default(), trigger, shutdown, board, metrics }
     }
 
     /// What daemons, and event streams, listen to.
@@ -119,6 +121,11 @@ impl Supervisor {
     /// Who has not ended.
     pub(crate) fn roll(&self) -> &Roll {
         &self.roll
+    }
+
+    /// The kit's own tasks, of which daemons are a part.
+    pub(crate) fn list(&self) -> &Tasks {
+        &self.list
     }
 
     /// Starts a daemon. Its function has been called when this returns, its future has not been polled.
@@ -132,11 +139,12 @@ impl Supervisor {
         let up = self.metrics.components.get_or_create_owned(&labels);
         let (name, policy, roll) = (daemon.name, daemon.policy, self.roll.clone());
         roll.enter(name);
-        self.tasks.spawn(async move {
+        let run = self.list.track(format!("daemon {name}"), async move {
             let failure = supervise(name, policy, first.0, first.1, cx, &up).await;
             roll.leave(name);
             Ended { name, critical: policy.critical, failure }
         });
+        self.tasks.spawn(run);
     }
 
     /// Waits for the death of a critical daemon. Cancel-safe.

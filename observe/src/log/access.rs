@@ -3,9 +3,11 @@
 use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tracing::Level;
 
+use super::clock;
 use super::line::{Fields, Style};
 use super::queue::Queue;
 use crate::correlation::Correlation;
@@ -52,6 +54,11 @@ impl LineWriter {
                 line.push(b'\n');
             }
         });
+    }
+
+    /// Appends the time as Apache's logs have it, for example `03/Feb/2026:04:05:06 +0000`.
+    pub fn put_common_time(line: &mut Vec<u8>) {
+        clock::write_common(line, SystemTime::now());
     }
 
     fn with_line(&self, fill: impl FnOnce(&mut Vec<u8>)) {

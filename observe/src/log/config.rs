@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
-use mainspring_config::{Check, Report};
+use mainspring_config::{Check, Duration, Report};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +30,47 @@ pub struct Config {
     /// Where a line for each request goes: `off`, `stdout`, `stderr`, or the path of a file that is appended to and reopened on SIGHUP.
     #[schemars(extend("x-env" = ["HTTP_ACCESS_LOG"]))]
     pub access: Access,
+    /// How access lines look: `json`, or `combined`, Apache's format.
+    pub access_format: AccessFormat,
+    /// Of how many ordinary requests one is logged. Statuses of 400 and above, requests that were not answered to the end,
+    /// and slow ones are logged always.
+    #[schemars(range(min = 1))]
+    pub access_sample: u32,
+    /// From when on a request is slow.
+    pub access_slow: Duration,
+    /// Lines a second from one place in the code, and twice as many at once: warnings and errors, and `info` lines that
+    /// say the same again. What is left out is counted on the next line of the place, as `suppressed`. 0 is no limit.
+    pub limit: u32,
+    /// Fields whose values are never shown, by name or by the last words of it; case, `-` and `_` make no difference.
+    pub redact: Vec<String>,
 }
+
+/// How access lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessFormat {
+    /// One JSON object a line, of the same schema as events.
+    #[default]
+    Json,
+    /// Apache's `combined`: what many tools have read for decades. It does not say how a request ended, nor its route or
+    /// its id.
+    Combined,
+}
+
+/// What is secret wherever it is logged.
+const REDACTED: [&str; 11] = [
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "set-cookie",
+    "x-api-key",
+    "api-key",
+    "password",
+    "passwd",
+    "secret",
+    "token",
+    "credential",
+];
 
 /// How events look. Either way an event is one line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -75,12 +115,29 @@ impl Check for Config {
         if let Err(error) = Filter::parse(&self.filter) {
             report.fault("filter", error.to_string(), "");
         }
+        if self.access_sample == 0 {
+            report.fault(
+                "access_sample",
+                "would log no request; it is one of how many is logged",
+                "use 1 for every request, or set access to `off`",
+            );
+        }
     }
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { filter: "info".to_owned(), format: Format::Auto, output: Output::Stdout, access: Access::Off }
+        Self {
+            filter: "info".to_owned(),
+            format: Format::Auto,
+            output: Output::Stdout,
+            access: Access::Off,
+            access_format: AccessFormat::Json,
+            access_sample: 1,
+            access_slow: Duration::from_secs(1),
+            limit: 100,
+            redact: REDACTED.map(str::to_owned).to_vec(),
+        }
     }
 }
 
@@ -171,7 +228,10 @@ mod tests {
         let written = serde_json::to_value(Config::default()).unwrap();
         assert_eq!(
             written,
-            serde_json::json!({"filter": "info", "format": "auto", "output": "stdout", "access": "off"})
+            serde_json::json!({
+                "filter": "info", "format": "auto", "output": "stdout", "access": "off", "access_format": "json",
+                "access_sample": 1, "access_slow": "1s", "limit": 100, "redact": REDACTED,
+            })
         );
         assert_eq!(serde_json::from_value::<Config>(written).unwrap(), Config::default());
     }

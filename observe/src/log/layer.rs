@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -13,8 +14,10 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
+use super::limit::{Limiter, Place, fingerprint};
 use super::line::Style;
 use super::queue::Queue;
+use super::redact::{MASK, Redaction};
 use super::text::Text;
 use super::value::Value;
 use crate::correlation;
@@ -24,6 +27,8 @@ use crate::correlation;
 pub(super) struct LogLayer {
     style: Arc<Style>,
     queue: Arc<Queue>,
+    redaction: Redaction,
+    limiter: Limiter,
 }
 
 /// The fields of a span, as JSON, kept with the span.
@@ -45,8 +50,18 @@ thread_local! {
 const KEPT: usize = 64 * 1024;
 
 impl LogLayer {
-    pub(super) fn new(style: Arc<Style>, queue: Arc<Queue>) -> Self {
-        Self { style, queue }
+    pub(super) fn new(style: Arc<Style>, queue: Arc<Queue>, redaction: Redaction, limiter: Limiter) -> Self {
+        Self { style, queue, redaction, limiter }
+    }
+
+    /// Shows each field to `each`, secrets masked.
+    fn visitor<'a>(
+        &'a self,
+        mut each: impl FnMut(&'static str, Value<'_>) + 'a,
+    ) -> Visitor<impl FnMut(&'static str, Value<'_>) + 'a> {
+        Visitor(move |name, value: Value<'_>| {
+            each(name, if self.redaction.hides(name) { Value::Str(MASK) } else { value })
+        })
     }
 }
 
@@ -56,7 +71,7 @@ where
 {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, cx: Context<'_, S>) {
         let mut fields = SpanFields::default();
-        attributes.record(&mut visitor(|name, value| fields.set(name, value)));
+        attributes.record(&mut self.visitor(|name, value| fields.set(name, value)));
         if let Some(span) = cx.span(id) {
             span.extensions_mut().insert(fields);
         }
@@ -65,7 +80,7 @@ where
     fn on_record(&self, id: &Id, record: &Record<'_>, cx: Context<'_, S>) {
         // Values are formatted before the span is locked: formatting may run code that logs.
         let mut changes = SpanFields::default();
-        record.record(&mut visitor(|name, value| changes.set(name, value)));
+        record.record(&mut self.visitor(|name, value| changes.set(name, value)));
         if let Some(span) = cx.span(id)
             && let Some(fields) = span.extensions_mut().get_mut::<SpanFields>()
         {
@@ -78,14 +93,18 @@ where
         let Scratch { mut line, mut seen } = SCRATCH.try_with(Cell::take).unwrap_or_default();
         let from_log = event.normalized_metadata(); // Events of the `log` crate hide their metadata in fields.
         let metadata = from_log.as_ref().unwrap_or_else(|| event.metadata());
+        let (said, mut admitted) = (Cell::new(0), true);
         self.style.write(
             &mut line,
             *metadata.level(),
             metadata.target(),
-            |text| event.record(&mut Message(text)),
+            |text| {
+                event.record(&mut Message(text));
+                said.set(fingerprint(0, text.written()));
+            },
             |ids| correlation::read(|now| ids.put_correlation(now)).unwrap_or_default(),
             |fields| {
-                event.record(&mut visitor(|name, value| {
+                event.record(&mut self.visitor(|name, value| {
                     if name != "message" && !(from_log.is_some() && name.starts_with("log.")) && !seen.contains(&name) {
                         seen.push(name);
                         fields.put_escaped(name, value);
@@ -100,9 +119,18 @@ where
                         }
                     }
                 }
+                let place = Place::of(metadata, from_log.is_some());
+                let said = fingerprint(said.get(), fields.written());
+                match self.limiter.admit(place, *metadata.level(), said, Instant::now()) {
+                    Some(0) => {}
+                    Some(suppressed) => fields.put("suppressed", suppressed),
+                    None => admitted = false,
+                }
             },
         );
-        self.queue.push(&line);
+        if admitted {
+            self.queue.push(&line);
+        }
         line.clear();
         seen.clear();
         if line.capacity() <= KEPT {
@@ -145,10 +173,6 @@ impl Visit for Message<'_, '_> {
 
 /// Shows each field to a closure.
 struct Visitor<F>(F);
-
-fn visitor<F: FnMut(&'static str, Value<'_>)>(each: F) -> Visitor<F> {
-    Visitor(each)
-}
 
 impl<F: FnMut(&'static str, Value<'_>)> Visit for Visitor<F> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {

@@ -32,6 +32,7 @@ pub(crate) enum Look {
 #[derive(Debug)]
 pub struct Fields<'a> {
     out: &'a mut Vec<u8>,
+    start: usize,
     look: Look,
     empty: bool,
 }
@@ -106,14 +107,23 @@ impl Style {
         message(&mut Text::new(out, Quoting::Json));
         out.push(b'"');
         out.extend_from_slice(&self.who);
-        correlation(&mut Fields { out, look: Look::Json, empty: false });
+        correlation(&mut Fields::new(out, Look::Json, false));
         out.extend_from_slice(b",\"fields\":{");
-        fields(&mut Fields { out, look: Look::Json, empty: true });
+        fields(&mut Fields::new(out, Look::Json, true));
         out.extend_from_slice(b"}}");
     }
 }
 
-impl Fields<'_> {
+impl<'a> Fields<'a> {
+    fn new(out: &'a mut Vec<u8>, look: Look, empty: bool) -> Self {
+        Self { start: out.len(), out, look, empty }
+    }
+
+    /// What was appended so far.
+    pub(super) fn written(&self) -> &[u8] {
+        &self.out[self.start..]
+    }
+
     /// Appends a field. Its name goes out as it stands, so it must not need to be escaped: letters, digits and `_`.
     pub fn put<'v>(&mut self, name: &'static str, value: impl Into<Value<'v>>) {
         debug_assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'), "a field called {name:?}");
@@ -199,7 +209,7 @@ fn write_pretty(
     Text::new(out, Quoting::Bare).push(target);
     out.extend_from_slice(b": ");
     message(&mut Text::new(out, Quoting::Bare));
-    let mut line = Fields { out, look: Look::Pretty { color }, empty: true };
+    let mut line = Fields::new(out, Look::Pretty { color }, true);
     fields(&mut line);
     correlation(&mut line);
 }

@@ -16,11 +16,13 @@ use super::access::LineWriter;
 use super::config::{Access, Config, Format, Output};
 use super::filter::{Filter, FilterError};
 use super::layer::LogLayer;
+use super::limit::Limiter;
 use super::line::{Look, Style};
 use super::queue::{CAPACITY, Dropped, Queue};
+use super::redact::Redaction;
 use super::sink::Sink;
 use super::value::Value;
-use crate::Identity;
+use crate::{Identity, metrics};
 
 /// Everything behind a [`Handle`](super::Handle).
 #[derive(Debug)]
@@ -63,7 +65,9 @@ impl Pipeline {
         });
         // The filter stands above everything as one layer: a filter of one layer cannot be reloaded safely.
         let (filter, reload) = reload::Layer::new(meaning);
-        let layer = LogLayer::new(Arc::clone(&style), Arc::clone(&events.queue));
+        let limiter = Limiter::new(config.limit, metrics::log_dropped("repeated"));
+        let redaction = Redaction::new(&config.redact);
+        let layer = LogLayer::new(Arc::clone(&style), Arc::clone(&events.queue), redaction, limiter);
         let subscriber = tracing_subscriber::registry().with(filter).with(layer);
         Ok((subscriber, Self { style, events, own_access, access, filter: Mutex::new(text), reload }))
     }
@@ -178,7 +182,7 @@ mod tests {
 
     fn config(directory: &Path) -> Config {
         let output = Output::File(directory.join("log"));
-        Config { filter: "debug".to_owned(), format: Format::Json, output, access: Access::Off }
+        Config { filter: "debug".to_owned(), format: Format::Json, output, ..Config::default() }
     }
 
     /// What is logged while `work` runs, as the lines that come out.
@@ -294,6 +298,42 @@ mod tests {
         });
         let said: Vec<_> = all.iter().map(|line| line["msg"].as_str().unwrap()).collect();
         assert_eq!(said, ["one", "three", "five"]);
+    }
+
+    #[test]
+    fn secrets_are_masked_wherever_they_stand() {
+        let all = json_logged(|_| {
+            let span = tracing::info_span!("span", db.password = "hunter2", late.token = tracing::field::Empty);
+            span.record("late.token", "hunter2");
+            span.in_scope(
+                || tracing::info!(authorization = "hunter2", api_key = ?"hunter2", user = "ann", "logged in"),
+            );
+        });
+        let expected = json!({
+            "authorization": "***", "api_key": "***", "user": "ann", "db.password": "***", "late.token": "***",
+        });
+        assert_eq!(all[0]["fields"], expected);
+    }
+
+    #[test]
+    fn what_repeats_is_limited_and_the_next_line_says_how_many_were_left_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = Config { limit: 2, ..config(directory.path()) };
+        let all = json_lines(&config, |_| {
+            let broker_down = |n: u64| tracing::error!(n, "broker down");
+            (0..100).for_each(broker_down);
+            std::thread::sleep(Duration::from_millis(600));
+            broker_down(100);
+            (0..100).for_each(|n| tracing::info!(n, "shipped"));
+            (0..100).for_each(|_| tracing::debug!("asked for"));
+        });
+        let said = |message: &str| all.iter().filter(|line| line["msg"] == message).collect::<Vec<_>>();
+        let down = said("broker down");
+        // Four at once; on a slow machine time passes meanwhile, and lets some more through.
+        assert!((5..20).contains(&down.len()), "{}", down.len());
+        let left_out: u64 = down.iter().map(|line| line["fields"]["suppressed"].as_u64().unwrap_or(0)).sum();
+        assert_eq!(down.len() as u64 + left_out, 101);
+        assert_eq!((said("shipped").len(), said("asked for").len()), (100, 100));
     }
 
     #[test]

@@ -15,12 +15,18 @@ pub(super) enum Quoting {
 #[derive(Debug)]
 pub(crate) struct Text<'a> {
     out: &'a mut Vec<u8>,
+    start: usize,
     quoting: Quoting,
 }
 
 impl<'a> Text<'a> {
     pub(super) fn new(out: &'a mut Vec<u8>, quoting: Quoting) -> Self {
-        Self { out, quoting }
+        Self { start: out.len(), out, quoting }
+    }
+
+    /// What was appended so far.
+    pub(super) fn written(&self) -> &[u8] {
+        &self.out[self.start..]
     }
 
     /// Appends `text` such that it can neither end the line, nor the string it stands in, nor steer a terminal.

@@ -28,6 +28,7 @@ use prometheus_client::metrics::info::Info;
 use crate::Identity;
 use process::Process;
 
+pub(crate) use process::cpu_time;
 pub use prometheus_client;
 pub use registry::{Registry, text};
 

@@ -25,6 +25,7 @@ pub(super) async fn page(extract::State(state): extract::State<State>) -> Html<S
         (&*state.metrics_path, "metrics"),
         ("/-/log", "the log filter; PUT another one, ?for=5m to have it back by itself"),
         ("/-/config", "the effective configuration and where each value comes from"),
+        ("/debug/pprof/", if state.pprof { "profiles" } else { "profiles; off, see pprof.enabled" }),
     ];
     let mut link = |path: &str, title: &str| {
         // Writing to a String cannot fail.
@@ -44,6 +45,6 @@ pub(super) async fn page(extract::State(state): extract::State<State>) -> Html<S
     Html(page)
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

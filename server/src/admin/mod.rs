@@ -10,12 +10,14 @@
 //! | `/metrics` | OpenMetrics | here |
 //! | `/-/log` | GET the filter; PUT another, `?for=5m` to have it back by itself | `log.rs` |
 //! | `/-/config` | the effective configuration with origins, secrets masked | here |
+//! | `/debug/pprof/…` | CPU and heap profiles, threads, tasks; off unless `pprof.enabled` | `pprof.rs` |
 //! | pages of the daemons, such as `/debug/pubsub` | | `pages.rs` |
 
 mod guard;
 mod index;
 mod log;
 mod pages;
+mod pprof;
 mod probes;
 
 use std::sync::Arc;
@@ -31,7 +33,9 @@ use mainspring_observe::{Identity, metrics};
 use crate::http::Dispatch;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::ServerMetrics;
+use crate::tasks::Tasks;
 
+pub(crate) use pprof::UNTIMED;
 pub(crate) use probes::Heartbeat;
 
 /// What the admin listener reads.
@@ -48,6 +52,8 @@ pub(crate) struct State {
     pub(crate) metrics_path: String,
     /// With which clients on other machines may change something.
     pub(crate) token: Option<Secret>,
+    pub(crate) pprof: bool,
+    pub(crate) tasks: Tasks,
     /// The log filter that will come back by itself.
     pub(crate) revert: Arc<tokio::sync::Mutex<Option<log::Revert>>>,
 }
@@ -63,6 +69,7 @@ pub(crate) fn router(state: State) -> axum::Router {
         .route(&state.metrics_path, get(scrape))
         .route("/-/log", get(log::show).put(log::change))
         .route("/-/config", get(config))
+        .merge(pprof::routes(state.pprof))
         .fallback(pages::page)
         .layer(axum::middleware::from_fn_with_state(state.clone(), guard::check))
         .with_state(state)

@@ -37,6 +37,8 @@ pub(super) struct Line {
     pub(super) uri: Uri,
     pub(super) version: Version,
     pub(super) user_agent: Option<HeaderValue>,
+    /// Only kept when the format shows it.
+    pub(super) referer: Option<HeaderValue>,
 }
 
 /// How a request ended.

@@ -12,7 +12,10 @@ use axum::extract::ConnectInfo;
 use axum::response::IntoResponse;
 use axum::routing::future::RouteFuture;
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, UPGRADE, USER_AGENT};
+use http::header::{
+    ALLOW, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, PROXY_AUTHORIZATION, REFERER,
+    UPGRADE, USER_AGENT,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use mainspring_daemon::BoxError;
@@ -28,7 +31,7 @@ use super::pooled::Pooled;
 use super::record::{Line, Outcome, Record};
 use super::request_body::{Intake, RequestBody};
 use super::response_body::ResponseBody;
-use super::{Dispatch, request_id};
+use super::{Dispatch, request_id, sensitive};
 use crate::metrics::method_index;
 use crate::serve::{Conn, Protocol};
 
@@ -49,7 +52,11 @@ struct Said<'a> {
     content_length: Option<&'a HeaderValue>,
     user_agent: Option<&'a HeaderValue>,
     host: Host<'a>,
+    referer: Option<&'a HeaderValue>,
 }
+
+/// Headers that identify a client.
+const SENSITIVE: [HeaderName; 4] = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, HeaderName::from_static("x-api-key")];
 
 /// The answer to one request, on its way.
 #[derive(Debug)]
@@ -91,7 +98,8 @@ impl RequestService {
             conn.request_begun(route);
         }
         let has_room = dispatch.enter();
-        let Said { request_id, traceparent, content_length, user_agent, host } = Said::in_headers(&head.headers);
+        let Said { request_id, traceparent, content_length, user_agent, host, referer } =
+            Said::in_headers(&mut head.headers);
         let (id, request_id) = request_id::of(request_id);
         let received = traceparent.and_then(|value| TraceContext::parse(value.as_bytes()));
         let trace = received.map_or_else(TraceContext::new, |received| received.child());
@@ -108,10 +116,11 @@ impl RequestService {
             outcome: None,
             bytes_out: 0,
             intake: intake.clone(),
-            line: dispatch.access.is_some().then(|| Line {
+            line: dispatch.access.as_ref().map(|access| Line {
                 uri: head.uri.clone(),
                 version: head.version,
                 user_agent: user_agent.cloned(),
+                referer: referer.filter(|_| access.shows_referer()).cloned(),
             }),
         });
         let head_only = head.method == Method::HEAD;
@@ -143,8 +152,8 @@ impl RequestService {
 
 impl<'a> Said<'a> {
     /// Looks at each header once: a look-up by name hashes the name, for each of them. Of several of one name the first
-    /// counts.
-    fn in_headers(headers: &'a HeaderMap) -> Self {
+    /// counts. What identifies a client is marked, so that `{:?}` of the headers does not show it.
+    fn in_headers(headers: &'a mut HeaderMap) -> Self {
         let mut said = Self::default();
         for (name, value) in headers {
             let place = match name {
@@ -154,9 +163,15 @@ impl<'a> Said<'a> {
                 }
                 name if name == CONTENT_LENGTH => &mut said.content_length,
                 name if name == USER_AGENT => &mut said.user_agent,
+                name if name == REFERER => &mut said.referer,
                 name if name == TRACEPARENT => &mut said.traceparent,
                 name if name == request_id::X_REQUEST_ID => &mut said.request_id,
-                _ => continue,
+                name => {
+                    if SENSITIVE.contains(name) {
+                        value.set_sensitive(true);
+                    }
+                    continue;
+                }
             };
             place.get_or_insert(value);
         }

@@ -5,3 +5,4 @@ mod daemon;
 mod http;
 mod life;
 mod load;
+mod profiles;

@@ -1,0 +1,370 @@
+//! `/debug/pprof/`: profiles, at the paths where `go tool pprof` and continuous profilers look for them.
+//!
+//! Off unless `pprof.enabled`: a profile costs a little CPU while it runs and shows how the program is built.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{self, RawQuery};
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{any, get};
+use mainspring_observe::profile::cpu::{self, Recording};
+use mainspring_observe::profile::{Profile, Refusal, heap, symbolize, threads};
+use mainspring_web::Problem;
+
+use super::State;
+use super::index::escape;
+
+/// What there is, and what it is for.
+const PAGES: [(&str, &str); 7] = [
+    ("profile", "CPU profile; ?seconds=30 (1 to 300), ?hz=99 (1 to 250), ?format=pprof, folded or svg"),
+    ("heap", "memory in use by who allocated it; ?seconds=N for what changed in that time, ?format= as above"),
+    ("threads", "threads, their state and CPU time"),
+    ("tasks", "the kit's own tasks: age, polls, and whether one blocks right now"),
+    ("cmdline", "the command line, values of --set and secrets masked"),
+    ("symbol", "names for addresses: POST 0x1234+0x5678"),
+    ("goroutine", "the same as tasks, under the name that Go's tools know"),
+];
+
+/// What Go's tools ask for and this process cannot tell.
+const ABSENT: [(&str, &str); 4] = [
+    ("allocs", "jemalloc knows what is held, not what was freed: use heap, or heap?seconds=30 for what changes"),
+    ("block", "there is no record of who waited for whom; tasks shows what blocks now"),
+    ("mutex", "there is no record of who waited for a lock; a CPU profile shows spinning, tasks what blocks now"),
+    ("trace", "there is no execution trace; use spans, or tokio-console in a build of your own"),
+];
+
+/// These take as long as they are asked to.
+pub(crate) const UNTIMED: [&str; 2] = ["/debug/pprof/profile", "/debug/pprof/heap"];
+
+/// Seconds that a profile may take.
+const SECONDS: std::ops::RangeInclusive<u32> = 1..=300;
+/// More names than any tool asks for at once.
+const MOST_ADDRESSES: usize = 4096;
+
+/// The routes, whether they answer or only say how to turn them on.
+pub(super) fn routes(enabled: bool) -> Router<State> {
+    if !enabled {
+        let paths = PAGES.iter().chain(&ABSENT).map(|(name, _)| path(name));
+        return paths
+            .chain(["/debug/pprof".to_owned(), path("")])
+            .fold(Router::new(), |router, path| router.route(&path, any(off)));
+    }
+    let router = Router::new()
+        .route("/debug/pprof", get(index))
+        .route("/debug/pprof/", get(index))
+        .route("/debug/pprof/profile", get(profile))
+        .route("/debug/pprof/heap", get(heap_profile))
+        .route("/debug/pprof/threads", get(list_threads))
+        .route("/debug/pprof/tasks", get(list_tasks))
+        .route("/debug/pprof/goroutine", get(list_tasks))
+        .route("/debug/pprof/cmdline", get(command_line))
+        .route("/debug/pprof/symbol", get(symbols_asked).post(symbols));
+    ABSENT.iter().fold(router, |router, (name, why)| {
+        router.route(&path(name), get(async || Problem::new(StatusCode::NOT_IMPLEMENTED).detail(*why)))
+    })
+}
+
+/// What a profile is asked to be.
+struct Wanted {
+    seconds: Option<u32>,
+    hz: u32,
+    format: Format,
+}
+
+#[derive(Clone, Copy)]
+enum Format {
+    Pprof,
+    Folded,
+    Svg,
+}
+
+async fn off() -> Problem {
+    Problem::not_found("profiling is off; set pprof.enabled = true (or ENABLE_PPROF=true) and restart the process")
+}
+
+async fn index(extract::State(state): extract::State<State>) -> Html<String> {
+    let name = escape(&state.identity.service);
+    let mut page = format!(
+        "<!doctype html>\n<html lang=en><meta charset=utf-8><title>{name} profiles</title>\n<h1>{name} profiles</h1>\n<ul>\n"
+    );
+    for (name, title) in PAGES {
+        page.push_str(&format!("<li><a href=\"/debug/pprof/{name}\">{name}</a> {}</li>\n", escape(title)));
+    }
+    page.push_str("</ul>\n<p>With Go's tool:</p>\n<pre>go tool pprof -http=: http://HOST:PORT/debug/pprof/profile?seconds=30</pre>\n");
+    for (what, possible) in [("CPU profiles", cpu::possible()), ("Heap profiles", heap::activate())] {
+        if let Err(refusal) = possible {
+            page.push_str(&format!("<p>{what} are not available: {}</p>\n", escape(&refusal.to_string())));
+        }
+    }
+    page.push_str("</html>\n");
+    Html(page)
+}
+
+/// Records for as long as asked. A client that leaves drops this future, and with it the recording.
+async fn profile(method: Method, RawQuery(query): RawQuery) -> Response {
+    let wanted = match Wanted::read(query.as_deref(), true) {
+        Ok(wanted) => wanted,
+        Err(problem) => return problem.into_response(),
+    };
+    if let Err(refusal) = cpu::possible() {
+        return refused(&refusal);
+    }
+    if method == Method::HEAD {
+        return headed("profile", wanted.format, Vec::new());
+    }
+    let recording = match Recording::start(wanted.hz) {
+        Ok(recording) => recording,
+        Err(refusal) => return refused(&refusal),
+    };
+    tokio::time::sleep(Duration::from_secs(u64::from(wanted.seconds.unwrap_or(30)))).await;
+    blocking("profile", wanted.format, move || recording.finish()).await
+}
+
+async fn heap_profile(method: Method, RawQuery(query): RawQuery) -> Response {
+    let wanted = match Wanted::read(query.as_deref(), false) {
+        Ok(wanted) => wanted,
+        Err(problem) => return problem.into_response(),
+    };
+    if let Err(refusal) = heap::activate() {
+        return refused(&refusal);
+    }
+    if method == Method::HEAD {
+        return headed("heap", wanted.format, Vec::new());
+    }
+    let Some(seconds) = wanted.seconds else {
+        return blocking("heap", wanted.format, heap::snapshot).await;
+    };
+    let earlier = match tokio::task::spawn_blocking(heap::snapshot).await {
+        Ok(Ok(earlier)) => earlier,
+        Ok(Err(refusal)) => return refused(&refusal),
+        Err(_) => return Problem::internal().into_response(),
+    };
+    tokio::time::sleep(Duration::from_secs(u64::from(seconds))).await;
+    blocking("heap", wanted.format, move || Ok(heap::delta(&earlier, heap::snapshot()?))).await
+}
+
+async fn list_threads() -> String {
+    let mut page = format!("{:>8} {:<16} state {:>10}\n", "id", "name", "cpu");
+    for thread in threads() {
+        let (id, name, state) = (thread.id, thread.name, thread.state);
+        page.push_str(&format!("{id:>8} {name:<16} {state:<5} {:>8.2} s\n", thread.cpu.as_secs_f64()));
+    }
+    page
+}
+
+async fn list_tasks(extract::State(state): extract::State<State>) -> String {
+    format!(
+        "{}\n{} connections open, {} requests in progress\n",
+        state.tasks,
+        state.metrics.connections.get(),
+        state.dispatch.in_flight()
+    )
+}
+
+async fn command_line() -> String {
+    masked(std::env::args_os().map(|arg| arg.to_string_lossy().into_owned())).join("\0")
+}
+
+/// What Go's tool asks first: whether there are symbols at all. With addresses it is answered like a POST.
+async fn symbols_asked(RawQuery(query): RawQuery) -> Response {
+    match query.filter(|query| !query.is_empty()) {
+        Some(query) => symbols(query).await,
+        None => "num_symbols: 1\n".into_response(),
+    }
+}
+
+async fn symbols(body: String) -> Response {
+    let addresses: Result<Vec<usize>, _> =
+        body.trim().split('+').map(|word| usize::from_str_radix(word.strip_prefix("0x").unwrap_or(word), 16)).collect();
+    let addresses = match addresses {
+        Ok(addresses) if addresses.len() <= MOST_ADDRESSES => addresses,
+        Ok(_) => return Problem::bad_request(format!("more than {MOST_ADDRESSES} addresses")).into_response(),
+        Err(_) => {
+            return Problem::bad_request("expected hexadecimal addresses such as 0x1234+0x5678").into_response();
+        }
+    };
+    let named = tokio::task::spawn_blocking(move || {
+        let known = symbolize(addresses.iter().copied());
+        let line = |address: &usize| {
+            let names: Vec<_> = known.get(address)?.iter().map(|frame| &*frame.name).collect();
+            (!names.is_empty()).then(|| format!("{address:#x} {}\n", names.join("--")))
+        };
+        addresses.iter().filter_map(line).collect::<String>()
+    });
+    match named.await {
+        Ok(lines) => format!("num_symbols: 1\n{lines}").into_response(),
+        Err(_) => Problem::internal().into_response(),
+    }
+}
+
+impl Wanted {
+    fn read(query: Option<&str>, cpu: bool) -> Result<Self, Problem> {
+        let mut wanted = Self { seconds: None, hz: 99, format: Format::Pprof };
+        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            match name {
+                "seconds" => wanted.seconds = Some(within(name, value, &SECONDS)?),
+                "hz" if cpu => wanted.hz = within(name, value, &cpu::HZ)?,
+                "format" => {
+                    wanted.format = match value {
+                        "pprof" => Format::Pprof,
+                        "folded" => Format::Folded,
+                        "svg" => Format::Svg,
+                        _ => return Err(Problem::bad_request("format must be pprof, folded or svg")),
+                    }
+                }
+                // Go's tools send these; a collection of garbage is nothing that happens here.
+                "debug" | "gc" => {}
+                _ => {
+                    let known = if cpu { "seconds, hz and format" } else { "seconds and format" };
+                    return Err(Problem::bad_request(format!("unknown parameter; there are {known}")));
+                }
+            }
+        }
+        Ok(wanted)
+    }
+}
+
+fn within(name: &str, value: &str, bounds: &std::ops::RangeInclusive<u32>) -> Result<u32, Problem> {
+    let number = value.parse().ok().filter(|number| bounds.contains(number));
+    number.ok_or_else(|| {
+        let (from, to) = (bounds.start(), bounds.end());
+        Problem::bad_request(format!("{name} must be a whole number from {from} to {to}"))
+    })
+}
+
+/// Makes a profile and writes it down, on a thread that may block.
+async fn blocking(
+    name: &'static str,
+    format: Format,
+    make: impl FnOnce() -> Result<Profile, Refusal> + Send + 'static,
+) -> Response {
+    let written = tokio::task::spawn_blocking(move || {
+        let profile = make()?;
+        Ok(match format {
+            Format::Pprof => profile.pprof(),
+            Format::Folded => profile.folded().into_bytes(),
+            Format::Svg => profile.flame_graph(name).into_bytes(),
+        })
+    });
+    match written.await {
+        Ok(Ok(bytes)) => headed(name, format, bytes),
+        Ok(Err(refusal)) => refused(&refusal),
+        Err(_) => Problem::internal().into_response(),
+    }
+}
+
+fn headed(name: &str, format: Format, bytes: Vec<u8>) -> Response {
+    let kind = match format {
+        Format::Pprof => "application/octet-stream",
+        Format::Folded => "text/plain; charset=utf-8",
+        Format::Svg => "image/svg+xml",
+    };
+    let mut response = ([(CONTENT_TYPE, kind)], bytes).into_response();
+    if let (Format::Pprof, Ok(file)) = (format, HeaderValue::try_from(format!("attachment; filename=\"{name}\""))) {
+        response.headers_mut().insert(CONTENT_DISPOSITION, file);
+    }
+    response
+}
+
+fn refused(refusal: &Refusal) -> Response {
+    let problem = match refusal {
+        Refusal::Busy => Problem::new(StatusCode::CONFLICT).retry_after(Duration::from_secs(30)),
+        Refusal::Impossible(_) => Problem::new(StatusCode::NOT_IMPLEMENTED),
+        _ => Problem::new(StatusCode::INTERNAL_SERVER_ERROR),
+    };
+    problem.detail(refusal.to_string()).into_response()
+}
+
+/// Hides what may be secret on a command line: any value of `--set`, which `/-/config` shows as far as it may be seen,
+/// the values of flags whose name sounds secret, and passwords in URLs.
+fn masked(args: impl Iterator<Item = String>) -> Vec<String> {
+    let mut hide_next = false;
+    let mask = |arg: String| {
+        if std::mem::take(&mut hide_next) {
+            return match arg.split_once('=') {
+                Some((key, _)) => format!("{key}=***"),
+                None => "***".to_owned(),
+            };
+        }
+        let Some(flag) = arg.strip_prefix('-') else { return without_password(arg) };
+        let name = flag.trim_start_matches('-').split('=').next().unwrap_or_default();
+        if name != "set" && !sounds_secret(name) {
+            return without_password(arg);
+        }
+        match arg.match_indices('=').nth(usize::from(name == "set")).or_else(|| arg.match_indices('=').next()) {
+            Some((at, _)) => format!("{}=***", &arg[..at]),
+            None => {
+                hide_next = true;
+                arg
+            }
+        }
+    };
+    args.map(mask).collect()
+}
+
+fn sounds_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["password", "passwd", "secret", "token", "key", "credential", "auth"].iter().any(|word| name.contains(word))
+}
+
+/// `scheme://user:password@host` without the password.
+fn without_password(arg: String) -> String {
+    let Some((scheme, rest)) = arg.split_once("://") else { return arg };
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let Some((user, _)) = authority.rsplit_once('@') else { return arg };
+    let name = user.split(':').next().unwrap_or_default();
+    format!("{scheme}://{name}:***{}", &rest[user.len()..])
+}
+
+fn path(name: &str) -> String {
+    format!("/debug/pprof/{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_secret_is_shown_of_a_command_line() {
+        let args = [
+            "/app",
+            "--config",
+            "a.toml",
+            "--set",
+            "db.password=hunter2",
+            "--set=db.password=hunter2",
+            "--set",
+            "hunter2",
+            "--api-token",
+            "hunter2",
+            "--api_key=hunter2",
+            "--verbose",
+            "kafka://u:hunter2@host/t?x=1",
+            "http://host/a@b",
+            "--to=http://u:hunter2@host",
+        ];
+        let shown = masked(args.iter().map(|arg| (*arg).to_owned()));
+        let expected = [
+            "/app",
+            "--config",
+            "a.toml",
+            "--set",
+            "db.password=***",
+            "--set=db.password=***",
+            "--set",
+            "***",
+            "--api-token",
+            "***",
+            "--api_key=***",
+            "--verbose",
+            "kafka://u:***@host/t?x=1",
+            "http://host/a@b",
+            "--to=http://u:***@host",
+        ];
+        assert_eq!(shown, expected);
+    }
+}
