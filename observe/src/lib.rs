@@ -9,7 +9,7 @@
 //! - [`profile`]: CPU and heap profiles, as `go tool pprof` reads them.
 //!
 //! Four things are process-wide, because the process has only one of each: the log subscriber
-//! ([`log::init`]), the panic hook ([`panics::install`]), the registry ([`metrics::registry`]) and the profiler
+//! ([`log::init`]), the panic hook ([`panics::install`]), the metrics registries ([`metrics`]) and the profiler
 //! ([`profile::cpu`]). Everything
 //! else is a value. Nothing here serves HTTP: the admin listener shows what this crate collects.
 

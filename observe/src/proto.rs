@@ -13,6 +13,12 @@ impl Message {
         }
     }
 
+    /// A number of type `double`, written also when it is 0.
+    pub(crate) fn double(&mut self, field: u32, value: f64) {
+        self.varint(u64::from(field << 3 | 1));
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+
     /// Text or bytes, written also when there are none.
     pub(crate) fn bytes(&mut self, field: u32, bytes: &[u8]) {
         self.varint(u64::from(field << 3 | 2));
@@ -38,6 +44,14 @@ impl Message {
         self.0
     }
 
+    /// Appends the message behind its length, as in a stream of messages.
+    pub(crate) fn write_delimited(self, out: &mut Vec<u8>) {
+        let mut length = Self::default();
+        length.varint(self.0.len() as u64);
+        out.extend_from_slice(&length.0);
+        out.extend_from_slice(&self.0);
+    }
+
     fn varint(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.0.push(value as u8 | 0x80);
@@ -55,6 +69,7 @@ pub(crate) mod tests {
     #[derive(Clone, Debug, PartialEq)]
     pub(crate) enum Field {
         Int(u64),
+        Double(f64),
         Bytes(Vec<u8>),
     }
 
@@ -77,6 +92,7 @@ pub(crate) mod tests {
             let key = varint(&mut rest);
             let field = match key & 7 {
                 0 => Field::Int(varint(&mut rest)),
+                1 => Field::Double(f64::from_le_bytes(take(&mut rest, 8).try_into().unwrap())),
                 2 => {
                     let length = varint(&mut rest) as usize;
                     Field::Bytes(take(&mut rest, length).to_vec())
@@ -88,7 +104,7 @@ pub(crate) mod tests {
         fields
     }
 
-    fn varint(rest: &mut &[u8]) -> u64 {
+    pub(crate) fn varint(rest: &mut &[u8]) -> u64 {
         let mut value = 0;
         for shift in (0..).step_by(7) {
             let byte = take(rest, 1)[0];
@@ -100,7 +116,7 @@ pub(crate) mod tests {
         value
     }
 
-    fn take<'a>(rest: &mut &'a [u8], n: usize) -> &'a [u8] {
+    pub(crate) fn take<'a>(rest: &mut &'a [u8], n: usize) -> &'a [u8] {
         let (taken, left) = rest.split_at(n);
         *rest = left;
         taken
@@ -112,14 +128,20 @@ pub(crate) mod tests {
         message.int(1, 300);
         message.int(2, 0);
         message.int(3, -1);
+        message.double(4, 0.5);
         message.message(16, |inner| inner.bytes(1, "é".as_bytes()));
         message.packed(6, [1, 128]);
         let expected = [
             (1, Field::Int(300)),
             (3, Field::Int(u64::MAX)),
+            (4, Field::Double(0.5)),
             (16, Field::Bytes(vec![0x0a, 2, 0xc3, 0xa9])),
             (6, Field::Bytes(vec![1, 0x80, 1])),
         ];
-        assert_eq!(read(&message.into_bytes()), expected);
+        let mut stream = Vec::new();
+        message.write_delimited(&mut stream);
+        let mut rest = &*stream;
+        assert_eq!(varint(&mut rest) as usize, rest.len());
+        assert_eq!(read(rest), expected);
     }
 }

@@ -13,7 +13,7 @@ use mainspring_observe::{Identity, log};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::admin::{self, Heartbeat};
+use crate::admin::{self, Heartbeat, RuntimeMetrics};
 use crate::app::Launched;
 use crate::config::HealthKind;
 use crate::control::{Control, Setup};
@@ -198,7 +198,11 @@ impl Bound {
             }
         };
         let mut housekeeping = JoinSet::new();
-        let beat = supervisor.list().track("heartbeat", async move { heartbeat.beat().await });
+        let beat = supervisor.list().track("heartbeat", {
+            let metrics = Arc::clone(&metrics);
+            async move { heartbeat.beat(&metrics.loop_lag).await }
+        });
+        metrics.registry.register_collector(RuntimeMetrics::current());
         housekeeping.spawn(beat);
         if self.config.pprof.enabled {
             // Without jemalloc there is nothing to begin, and the page says so.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 
 use mainspring_config::{ByteSize, Check, Duration, Report, Secret};
-use mainspring_observe::log;
+use mainspring_observe::{log, metrics};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -140,6 +140,15 @@ pub struct Metrics {
     /// Where the page is.
     #[schemars(extend("x-env" = ["METRICS_PATH"]))]
     pub path: String,
+    /// The first part of the names of the service's own metrics. Those of the kit keep theirs.
+    #[schemars(extend("x-env" = ["METRICS_NAMESPACE"]))]
+    pub namespace: String,
+    /// The second part.
+    #[schemars(extend("x-env" = ["METRICS_SUBSYSTEM"]))]
+    pub subsystem: String,
+    /// Label sets that one of the service's own metrics may have; what is more is counted under the label `_overflow`.
+    #[schemars(range(min = 1))]
+    pub max_series: u32,
 }
 
 /// The profiles of the admin listener.
@@ -195,6 +204,16 @@ impl LameDuck {
     }
 }
 
+impl Metrics {
+    /// Names the service's own metrics. Only what a process has one of, so the last server of a process decides.
+    pub(crate) fn install(&self) {
+        let parts = [&*self.namespace, &*self.subsystem];
+        let prefix = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("_");
+        metrics::service().set_prefix(&prefix);
+        metrics::set_max_series(self.max_series as usize);
+    }
+}
+
 impl Check for Config {
     fn check(&self, report: &mut Report) {
         let lame_duck = self.shutdown.lame_duck.get();
@@ -232,6 +251,18 @@ impl Check for Config {
         for (key, path) in [("health.path", self.health.path.as_deref()), ("metrics.path", Some(&*self.metrics.path))] {
             if path.is_some_and(|path| !path.starts_with('/') || path.contains(['{', '}', '?', '#', ' '])) {
                 report.fault(key, "is not a plain path", "use a path such as /healthz");
+            }
+        }
+        for (key, part) in
+            [("metrics.namespace", &self.metrics.namespace), ("metrics.subsystem", &self.metrics.subsystem)]
+        {
+            let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            if !part.chars().all(word) || part.starts_with(|c: char| c.is_ascii_digit()) {
+                report.fault(
+                    key,
+                    "is no part of a metric's name",
+                    "use letters, digits and _, and begin with no digit",
+                );
             }
         }
         if let Some(admin) = self.admin.addr.0
@@ -274,7 +305,7 @@ impl Default for Esx {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self { path: "/metrics".to_owned() }
+        Self { path: "/metrics".to_owned(), namespace: String::new(), subsystem: String::new(), max_series: 1000 }
     }
 }
 

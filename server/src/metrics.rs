@@ -1,12 +1,14 @@
 //! What one server counts. Handles are made when the router is built, so that a request looks nothing up.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, OnceLock};
 
 use mainspring_observe::metrics::{DURATION_BUCKETS, Registry};
-use prometheus_client::encoding::EncodeLabelSet;
+use mainspring_observe::trace::TraceContext;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
@@ -17,8 +19,10 @@ pub(crate) struct ServerMetrics {
     pub(crate) active: Gauge<i64, AtomicI64>,
     pub(crate) connections: Gauge<i64, AtomicI64>,
     pub(crate) phase: Gauge,
+    /// How late the main runtime polls what is ready.
+    pub(crate) loop_lag: Histogram,
     pub(crate) components: Family<ComponentLabels, Gauge>,
-    duration: Family<RequestLabels, Histogram, fn() -> Histogram>,
+    duration: Family<RequestLabels, Durations, fn() -> Durations>,
     rejected: Family<ReasonLabels, Counter>,
 }
 
@@ -26,7 +30,7 @@ pub(crate) struct ServerMetrics {
 #[derive(Debug)]
 pub(crate) struct RouteMetrics {
     route: Arc<str>,
-    cells: Vec<OnceLock<Histogram>>,
+    cells: Vec<OnceLock<Durations>>,
 }
 
 /// The label of a daemon.
@@ -34,6 +38,13 @@ pub(crate) struct RouteMetrics {
 pub(crate) struct ComponentLabels {
     pub(crate) name: String,
 }
+
+/// With a trace that was recorded as an example of a bucket.
+type Durations = HistogramWithExemplars<[(&'static str, TraceId); 1]>;
+
+/// Written in hexadecimal; kept as it came, so that remembering one allocates nothing.
+#[derive(Clone, Debug)]
+struct TraceId([u8; 32]);
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RequestLabels {
@@ -46,6 +57,9 @@ struct RequestLabels {
 struct ReasonLabels {
     reason: &'static str,
 }
+
+/// Upper bounds of the loop's lag, in seconds. A timer of tokio's is late by up to a millisecond when all is well.
+const LAG_BUCKETS: [f64; 9] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0];
 
 /// Methods as labels; the last stands for all others.
 pub(crate) const METHODS: [&str; 10] =
@@ -64,8 +78,9 @@ impl ServerMetrics {
             active: Gauge::default(),
             connections: Gauge::default(),
             phase: Gauge::default(),
+            loop_lag: Histogram::new(LAG_BUCKETS),
             components: Family::default(),
-            duration: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
+            duration: Family::new_with_constructor(|| Durations::new(DURATION_BUCKETS.into_iter())),
             rejected: Family::default(),
         };
         let registry = &this.registry;
@@ -86,6 +101,11 @@ impl ServerMetrics {
             "0 starting, 1 ready, 2 lame duck, 3 draining, 4 flushing, 5 stopped",
             this.phase.clone(),
         );
+        registry.register(
+            "runtime_loop_lag_seconds",
+            "How much later than due the main runtime ran a timer, looked at ten times a second",
+            this.loop_lag.clone(),
+        );
         registry.register("component_up", "Whether a daemon is running", this.components.clone());
         // There from the start, so that the first one is an increase and not a new series.
         for reason in ["cap", "timeout"] {
@@ -99,24 +119,39 @@ impl ServerMetrics {
         self.rejected.get_or_create(&ReasonLabels { reason }).inc();
     }
 
-    /// Counts a request.
-    pub(crate) fn observe(&self, route: &RouteMetrics, method: usize, status: u16, seconds: f64) {
+    /// Counts a request. Its trace becomes an exemplar if somebody records it.
+    pub(crate) fn observe(
+        &self,
+        route: &RouteMetrics,
+        method: usize,
+        status: u16,
+        seconds: f64,
+        trace: Option<&TraceContext>,
+    ) {
+        let exemplar =
+            trace.filter(|trace| trace.is_sampled()).map(|trace| [("trace_id", TraceId(trace.trace_id_hex()))]);
         match STATUSES.iter().position(|known| *known == status) {
             Some(column) => {
                 let cell = &route.cells[method * STATUSES.len() + column];
-                cell.get_or_init(|| self.histogram(route, method, status)).observe(seconds);
+                cell.get_or_init(|| self.histogram(route, method, status)).observe(seconds, exemplar, None);
             }
-            None => self.histogram(route, method, status).observe(seconds),
+            None => self.histogram(route, method, status).observe(seconds, exemplar, None),
         }
     }
 
-    fn histogram(&self, route: &RouteMetrics, method: usize, status: u16) -> Histogram {
+    fn histogram(&self, route: &RouteMetrics, method: usize, status: u16) -> Durations {
         let labels = RequestLabels {
             http_request_method: METHODS[method],
             http_route: (*route.route).to_owned(),
             http_response_status_code: status,
         };
         self.duration.get_or_create_owned(&labels)
+    }
+}
+
+impl EncodeLabelValue for TraceId {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        encoder.write_str(std::str::from_utf8(&self.0).unwrap_or_default())
     }
 }
 

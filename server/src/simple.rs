@@ -146,6 +146,7 @@ impl SimpleServer {
             let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
             return Err(Error::with_code(EX_CONFIG, lines.join("\n")));
         }
+        self.config.metrics.install();
         let identity = self.identity();
         let lifecycle = crate::lifecycle::Lifecycle::new();
         let health::Mounted { router, paths: vital, pollers } =

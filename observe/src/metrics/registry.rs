@@ -16,6 +16,8 @@ pub struct Registry(Arc<Mutex<Inner>>);
 struct Inner {
     families: prometheus_client::registry::Registry,
     names: HashSet<String>,
+    /// Put before every name when it is shown.
+    prefix: String,
 }
 
 impl Registry {
@@ -26,8 +28,22 @@ impl Registry {
 
     /// An empty registry whose families' names all begin with `prefix` and an underscore.
     pub fn with_prefix(prefix: &str) -> Self {
-        let families = prometheus_client::registry::Registry::with_prefix(prefix);
-        Self(Arc::new(Mutex::new(Inner { families, names: HashSet::new() })))
+        let registry = Self::new();
+        registry.set_prefix(prefix);
+        registry
+    }
+
+    /// Has all names begin with `prefix` and an underscore, also those that are registered already; with none if it is
+    /// empty. One that Prometheus would refuse is an error in the log and changes nothing.
+    pub fn set_prefix(&self, prefix: &str) {
+        if !prefix.is_empty() && !is_valid(prefix) {
+            return tracing::error!(prefix, "metrics prefix not used: {IMPOSSIBLE}");
+        }
+        let mut inner = self.lock();
+        inner.prefix.clear();
+        if !prefix.is_empty() {
+            inner.prefix = format!("{prefix}_");
+        }
     }
 
     /// Adds a family, or a single metric.
@@ -37,14 +53,14 @@ impl Registry {
     /// shown: one bad name must not make a whole scrape unreadable.
     pub fn register(&self, name: &str, help: &str, metric: impl Metric) {
         if let Some(mut inner) = self.reserve(name.to_owned()) {
-            inner.families.register(name, help, metric);
+            inner.families.register(name, one_line(help), metric);
         }
     }
 
     /// Adds a family that counts in `unit`, which is appended to its name. Otherwise like [`register`](Self::register).
     pub fn register_with_unit(&self, name: &str, help: &str, unit: Unit, metric: impl Metric) {
         if let Some(mut inner) = self.reserve(format!("{name}_{}", unit.as_str())) {
-            inner.families.register_with_unit(name, help, unit, metric);
+            inner.families.register_with_unit(name, one_line(help), unit, metric);
         }
     }
 
@@ -58,7 +74,13 @@ impl Registry {
     /// If a collector fails, nothing of this registry is appended, and the log says so.
     pub fn encode(&self, out: &mut String) {
         let start = out.len();
-        let encoded = encode_registry(out, &self.lock().families);
+        let inner = self.lock();
+        let encoded = encode_registry(out, &inner.families);
+        if !inner.prefix.is_empty() {
+            let plain = out.split_off(start);
+            plain.lines().for_each(|line| put_prefixed(out, &inner.prefix, line));
+        }
+        drop(inner); // A log line may be counted as dropped; that count may live here.
         if encoded.is_err() {
             out.truncate(start);
             tracing::error!("a metrics collector failed; its registry is left out of the scrape");
@@ -68,10 +90,7 @@ impl Registry {
     /// Takes `name`, unless it cannot be had.
     fn reserve(&self, name: String) -> Option<MutexGuard<'_, Inner>> {
         if !is_valid(&name) {
-            tracing::error!(
-                metric = name,
-                "metric not registered: its name may only have letters, digits, _ and :, and begin with no digit"
-            );
+            tracing::error!(metric = name, "metric not registered: {IMPOSSIBLE}");
             return None;
         }
         let mut inner = self.lock();
@@ -107,6 +126,22 @@ impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registry").field("names", &self.lock().names).finish_non_exhaustive()
     }
+}
+
+const IMPOSSIBLE: &str = "its name may only have letters, digits, _ and :, and begin with no digit";
+
+/// Appends a line of OpenMetrics text under a longer name.
+fn put_prefixed(out: &mut String, prefix: &str, line: &str) {
+    // `# TYPE name kind`, or `name{labels} value`.
+    let name = if line.starts_with("# ") { line[2..].find(' ').map_or(0, |keyword| keyword + 3) } else { 0 };
+    for part in [&line[..name], prefix, &line[name..], "\n"] {
+        out.push_str(part);
+    }
+}
+
+/// A help text with a line break would be read as a sample.
+fn one_line(help: &str) -> String {
+    help.replace(['\n', '\r'], " ")
 }
 
 fn is_valid(name: &str) -> bool {
@@ -153,14 +188,16 @@ mod tests {
 
     #[test]
     fn several_registries_make_one_valid_text_with_one_eof() {
-        let (server, other) = (Registry::new(), Registry::with_prefix("orders"));
+        let (server, other) = (Registry::new(), Registry::new());
         let requests =
             Family::<[(&str, &str); 1], Histogram>::new_with_constructor(|| Histogram::new(DURATION_BUCKETS));
         server.register_with_unit("http_server_request_duration", "Time to answer", Unit::Seconds, requests.clone());
         requests.get_or_create_owned(&[("http_route", "/a\"\n\\b")]).observe(0.02);
         let depth: Gauge = Gauge::default();
-        other.register("queue_depth", "Orders that wait", depth.clone());
+        other.register("queue_depth", "Orders\nthat wait", depth.clone());
         depth.set(-3);
+        other.set_prefix("orders");
+        other.set_prefix("no good");
         metrics::build_info(&Identity::new("orders", "1.0"));
         metrics::build_info(&Identity::new("orders", "1.0"));
 

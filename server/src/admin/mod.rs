@@ -7,7 +7,7 @@
 //! | `/livez` | whether the process should be restarted | `probes.rs` |
 //! | `/readyz`, `/readyz?verbose` | whether it should get traffic, and why not | `probes.rs` |
 //! | `/startupz` | whether it has started | `probes.rs` |
-//! | `/metrics` | OpenMetrics | here |
+//! | `/metrics` | OpenMetrics, or an older format by `Accept` | here |
 //! | `/-/log` | GET the filter; PUT another, `?for=5m` to have it back by itself | `log.rs` |
 //! | `/-/config` | the effective configuration with origins, secrets masked | here |
 //! | `/debug/pprof/…` | CPU and heap profiles, threads, tasks; off unless `pprof.enabled` | `pprof.rs` |
@@ -19,15 +19,18 @@ mod log;
 mod pages;
 mod pprof;
 mod probes;
+mod runtime;
 
 use std::sync::Arc;
 
 use axum::extract;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::HeaderMap;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use mainspring_config::Secret;
 use mainspring_daemon::Board;
+use mainspring_observe::metrics::Exposition;
 use mainspring_observe::{Identity, metrics};
 
 use crate::http::Dispatch;
@@ -37,6 +40,7 @@ use crate::tasks::Tasks;
 
 pub(crate) use pprof::UNTIMED;
 pub(crate) use probes::Heartbeat;
+pub(crate) use runtime::RuntimeMetrics;
 
 /// What the admin listener reads.
 #[derive(Clone, Debug)]
@@ -75,10 +79,12 @@ pub(crate) fn router(state: State) -> axum::Router {
         .with_state(state)
 }
 
-async fn scrape(extract::State(state): extract::State<State>) -> Response {
+/// OpenMetrics, unless the scraper prefers one of the older formats.
+async fn scrape(extract::State(state): extract::State<State>, headers: HeaderMap) -> Response {
     state.metrics.phase.set(state.lifecycle.phase() as i64);
-    let text = metrics::text(&[metrics::registry(), &state.metrics.registry]);
-    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+    let exposition = Exposition::negotiate(headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()));
+    let registries = [metrics::registry(), &state.metrics.registry, metrics::service()];
+    ([(CONTENT_TYPE, exposition.content_type())], exposition.render(&registries)).into_response()
 }
 
 async fn config(extract::State(state): extract::State<State>) -> String {

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{self, RawQuery};
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::http::{HeaderValue, Method, StatusCode};
@@ -103,7 +104,7 @@ async fn index(extract::State(state): extract::State<State>) -> Html<String> {
     Html(page)
 }
 
-/// Records for as long as asked. A client that leaves drops this future, and with it the recording.
+/// Records for as long as asked. A client that leaves drops the response's body, and with it the recording.
 async fn profile(method: Method, RawQuery(query): RawQuery) -> Response {
     let wanted = match Wanted::read(query.as_deref(), true) {
         Ok(wanted) => wanted,
@@ -113,14 +114,16 @@ async fn profile(method: Method, RawQuery(query): RawQuery) -> Response {
         return refused(&refusal);
     }
     if method == Method::HEAD {
-        return headed("profile", wanted.format, Vec::new());
+        return headed("profile", wanted.format, Body::empty());
     }
     let recording = match Recording::start(wanted.hz) {
         Ok(recording) => recording,
         Err(refusal) => return refused(&refusal),
     };
-    tokio::time::sleep(Duration::from_secs(u64::from(wanted.seconds.unwrap_or(30)))).await;
-    blocking("profile", wanted.format, move || recording.finish()).await
+    later("profile", wanted.format, async move {
+        tokio::time::sleep(Duration::from_secs(u64::from(wanted.seconds.unwrap_or(30)))).await;
+        written("profile", wanted.format, move || recording.finish()).await
+    })
 }
 
 async fn heap_profile(method: Method, RawQuery(query): RawQuery) -> Response {
@@ -132,18 +135,18 @@ async fn heap_profile(method: Method, RawQuery(query): RawQuery) -> Response {
         return refused(&refusal);
     }
     if method == Method::HEAD {
-        return headed("heap", wanted.format, Vec::new());
+        return headed("heap", wanted.format, Body::empty());
     }
-    let Some(seconds) = wanted.seconds else {
-        return blocking("heap", wanted.format, heap::snapshot).await;
+    let first = tokio::task::spawn_blocking(heap::snapshot).await;
+    let first = match first.map_err(|_| Refusal::Failed("the snapshot panicked".to_owned())).flatten() {
+        Ok(first) => first,
+        Err(refusal) => return refused(&refusal),
     };
-    let earlier = match tokio::task::spawn_blocking(heap::snapshot).await {
-        Ok(Ok(earlier)) => earlier,
-        Ok(Err(refusal)) => return refused(&refusal),
-        Err(_) => return Problem::internal().into_response(),
-    };
-    tokio::time::sleep(Duration::from_secs(u64::from(seconds))).await;
-    blocking("heap", wanted.format, move || Ok(heap::delta(&earlier, heap::snapshot()?))).await
+    later("heap", wanted.format, async move {
+        let Some(seconds) = wanted.seconds else { return written("heap", wanted.format, || Ok(first)).await };
+        tokio::time::sleep(Duration::from_secs(u64::from(seconds))).await;
+        written("heap", wanted.format, move || Ok(heap::delta(&first, heap::snapshot()?))).await
+    })
 }
 
 async fn list_threads() -> String {
@@ -236,12 +239,27 @@ fn within(name: &str, value: &str, bounds: &std::ops::RangeInclusive<u32>) -> Re
     })
 }
 
+/// Answers at once, with a body that comes when it is there: tools wait for the head of a response for not much longer
+/// than the profile takes.
+fn later(
+    name: &str,
+    format: Format,
+    bytes: impl Future<Output = Result<Vec<u8>, Refusal>> + Send + 'static,
+) -> Response {
+    let bytes = async move {
+        bytes
+            .await
+            .inspect_err(|refusal| tracing::error!(error = %refusal, "a profile was begun and cannot be finished"))
+    };
+    headed(name, format, Body::from_stream(futures_util::stream::once(bytes)))
+}
+
 /// Makes a profile and writes it down, on a thread that may block.
-async fn blocking(
+async fn written(
     name: &'static str,
     format: Format,
     make: impl FnOnce() -> Result<Profile, Refusal> + Send + 'static,
-) -> Response {
+) -> Result<Vec<u8>, Refusal> {
     let written = tokio::task::spawn_blocking(move || {
         let profile = make()?;
         Ok(match format {
@@ -250,20 +268,16 @@ async fn blocking(
             Format::Svg => profile.flame_graph(name).into_bytes(),
         })
     });
-    match written.await {
-        Ok(Ok(bytes)) => headed(name, format, bytes),
-        Ok(Err(refusal)) => refused(&refusal),
-        Err(_) => Problem::internal().into_response(),
-    }
+    written.await.map_err(|_| Refusal::Failed("writing the profile panicked".to_owned())).flatten()
 }
 
-fn headed(name: &str, format: Format, bytes: Vec<u8>) -> Response {
+fn headed(name: &str, format: Format, body: Body) -> Response {
     let kind = match format {
         Format::Pprof => "application/octet-stream",
         Format::Folded => "text/plain; charset=utf-8",
         Format::Svg => "image/svg+xml",
     };
-    let mut response = ([(CONTENT_TYPE, kind)], bytes).into_response();
+    let mut response = ([(CONTENT_TYPE, kind)], body).into_response();
     if let (Format::Pprof, Ok(file)) = (format, HeaderValue::try_from(format!("attachment; filename=\"{name}\""))) {
         response.headers_mut().insert(CONTENT_DISPOSITION, file);
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::extract::{self, RawQuery};
 use axum::http::StatusCode;
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -32,7 +33,7 @@ struct Checked {
     failure: Option<String>,
 }
 
-const BEAT: Duration = Duration::from_millis(500);
+const BEAT: Duration = Duration::from_millis(100);
 /// A runtime that has been still for this long will not come back by itself.
 const STALLED: Duration = Duration::from_secs(10);
 /// How long check results are kept.
@@ -45,11 +46,14 @@ impl Default for Heartbeat {
 }
 
 impl Heartbeat {
-    /// Beats, for ever. Runs on the main runtime.
-    pub(crate) async fn beat(&self) {
+    /// Beats, for ever, and says in `lag` how much later than planned each beat came: that long a task that could run had
+    /// to wait. Runs on the main runtime.
+    pub(crate) async fn beat(&self, lag: &Histogram) {
         loop {
-            self.last.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
+            let began = Instant::now();
+            self.last.store((began - self.start).as_millis() as u64, Ordering::Relaxed);
             tokio::time::sleep(BEAT).await;
+            lag.observe(began.elapsed().saturating_sub(BEAT).as_secs_f64());
         }
     }
 

@@ -97,7 +97,8 @@ impl Drop for Record {
             route: Arc::clone(&self.route().template),
             age,
         });
-        self.dispatch.metrics().observe(&self.route().metrics, self.method, self.status, age.as_secs_f64());
+        let trace = self.correlation.trace.as_ref();
+        self.dispatch.metrics().observe(&self.route().metrics, self.method, self.status, age.as_secs_f64(), trace);
         if cut_off {
             tracing::warn!(route = &*self.route().template, "request cut off at the shutdown deadline");
         }
