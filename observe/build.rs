@@ -11,6 +11,7 @@ fn main() {
 
 /// The last mention counts, as it does for rustc.
 fn kept(flags: &str) -> bool {
-    let values = flags.split('\x1f').filter_map(|flag| flag.split_once("force-frame-pointers").map(|(_, value)| value));
-    values.last().is_some_and(|value| !matches!(value.trim_start_matches('='), "no" | "n" | "off" | "false"))
+    let mut values =
+        flags.split('\x1f').filter_map(|flag| flag.split_once("force-frame-pointers").map(|(_, value)| value));
+    values.next_back().is_some_and(|value| !matches!(value.trim_start_matches('='), "no" | "n" | "off" | "false"))
 }

@@ -133,7 +133,7 @@ const IMPOSSIBLE: &str = "its name may only have letters, digits, _ and :, and b
 /// Appends a line of OpenMetrics text under a longer name.
 fn put_prefixed(out: &mut String, prefix: &str, line: &str) {
     // `# TYPE name kind`, or `name{labels} value`.
-    let name = if line.starts_with("# ") { line[2..].find(' ').map_or(0, |keyword| keyword + 3) } else { 0 };
+    let name = line.strip_prefix("# ").and_then(|meta| meta.find(' ')).map_or(0, |keyword| keyword + 3);
     for part in [&line[..name], prefix, &line[name..], "\n"] {
         out.push_str(part);
     }

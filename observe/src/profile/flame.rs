@@ -9,7 +9,7 @@ use super::stacks::Profile;
 #[derive(Default)]
 struct Node {
     value: i64,
-    callees: BTreeMap<String, Node>,
+    callees: BTreeMap<String, Self>,
 }
 
 const WIDTH: f64 = 1200.0;

@@ -1,0 +1,213 @@
+//! Clients that mean harm: they are turned away or bounded, counted, and nobody else notices.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::routing::{any, get as on_get};
+use common::{Http1, Http2, Raw, ms, on_loopback, sample, soon, until};
+use tokio::io::AsyncWriteExt;
+use tokio::task::JoinSet;
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// `GET /` of `test`, in HPACK.
+const GET: &[u8] = b"\x82\x86\x84\x41\x04test";
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const CONTINUATION: u8 = 9;
+
+const REJECTED: &str = "http_server_connections_rejected_total";
+
+fn hello() -> Router {
+    Router::new().route("/", on_get(async || "hello"))
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], kind, flags];
+    frame.extend_from_slice(&stream.to_be_bytes());
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// Sends as much as the server takes; a server that closes in the middle is what is hoped for.
+async fn flood(client: &mut Raw, bytes: &[u8]) {
+    let _ = tokio::time::timeout(Duration::from_secs(10), client.stream.write_all(bytes)).await;
+}
+
+/// How many descriptors this process may open beside those that it has.
+fn descriptors() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    line.and_then(|line| line.split_ascii_whitespace().next()?.parse().ok()).unwrap_or(1024) - 200
+}
+
+// HTTP/2.
+
+#[tokio::test]
+async fn a_client_that_resets_what_it_asks_for_is_sent_away_and_counted() {
+    let app = on_loopback(hello(), |_| {}).await;
+    let other = Http2::connect(app.addr()).await;
+    let mut client = Raw::connect(app.addr()).await;
+    client.send(PREFACE).await;
+    let pairs = (0..5_000_u32).flat_map(|n| {
+        let stream = 2 * n + 1;
+        [frame(HEADERS, 5, stream, GET), frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())].concat()
+    });
+    flood(&mut client, &pairs.collect::<Vec<u8>>()).await;
+    client.rest().await;
+    assert_eq!(sample(&app, &format!("{REJECTED}{{reason=\"flood\"}}")).await, 1.0);
+    assert_eq!(other.get("/").await.unwrap().text(), "hello");
+}
+
+#[tokio::test]
+async fn a_head_that_never_ends_over_http2_ends_its_connection() {
+    let app = on_loopback(hello(), |_| {}).await;
+    let other = Http2::connect(app.addr()).await;
+    let mut client = Raw::connect(app.addr()).await;
+    client.send(PREFACE).await;
+    let mut bytes = frame(HEADERS, 1, 1, GET);
+    // A literal field, 8 KiB long, again and again.
+    let field = [&b"\x00\x01x\x7f\x81\x3f"[..], &[b'y'; 8192]].concat();
+    for _ in 0..2_000 {
+        bytes.extend(frame(CONTINUATION, 0, 1, &field));
+    }
+    flood(&mut client, &bytes).await;
+    client.rest().await;
+    assert_eq!(sample(&app, &format!("{REJECTED}{{reason=\"flood\"}}")).await, 1.0);
+    assert_eq!(other.get("/").await.unwrap().text(), "hello");
+}
+
+#[tokio::test]
+async fn floods_of_settings_and_pings_harm_nobody_else() {
+    let app = on_loopback(hello(), |_| {}).await;
+    let other = Http2::connect(app.addr()).await;
+    let mut floods = JoinSet::new();
+    for frame in [frame(SETTINGS, 0, 0, &[]), frame(PING, 0, 0, &[7; 8])] {
+        let addr = app.addr();
+        floods.spawn(async move {
+            let mut client = Raw::connect(addr).await;
+            client.send(PREFACE).await;
+            // Nobody reads the answers: at some point the server takes no more, and that is all it may cost.
+            let many = frame.repeat(1000);
+            for _ in 0..2_000 {
+                if tokio::time::timeout(ms(500), client.stream.write_all(&many)).await.is_err() {
+                    break;
+                }
+            }
+            client
+        });
+    }
+    for _ in 0..50 {
+        assert_eq!(other.get("/").await.unwrap().text(), "hello");
+    }
+    let clients = soon_or_later(async {
+        let mut clients = Vec::new();
+        while let Some(client) = floods.join_next().await {
+            clients.push(client.unwrap());
+        }
+        clients
+    })
+    .await;
+    assert_eq!(other.get("/").await.unwrap().text(), "hello");
+    drop(clients);
+}
+
+async fn soon_or_later<T>(wait: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), wait).await.expect("the floods end")
+}
+
+// HTTP/1.
+
+#[tokio::test]
+async fn two_thousand_connections_that_trickle_are_closed_in_time_and_cost_others_nothing() {
+    let app = on_loopback(hello(), |config| config.http.header_timeout = ms(1500).into()).await;
+    let many = 2_000.min(descriptors() / 2);
+    let mut good = Http1::connect(app.addr()).await;
+    let mut slow = Vec::new();
+    for _ in 0..many {
+        let mut client = Raw::connect(app.addr()).await;
+        client.send("GET / HTTP/1.1\r\nx-trickle: ").await;
+        slow.push(client);
+    }
+    let began = Instant::now();
+    let mut slowest = Duration::ZERO;
+    until("all of them to be closed", async || {
+        let asked = Instant::now();
+        assert_eq!(good.get("/").await.unwrap().text(), "hello");
+        slowest = slowest.max(asked.elapsed());
+        tokio::time::sleep(ms(20)).await;
+        sample(&app, &format!("{REJECTED}{{reason=\"timeout\"}}")).await >= many as f64
+    })
+    .await;
+    // Generous: this machine does other things as well.
+    assert!(slowest < Duration::from_secs(2), "a good client waited for {slowest:?}");
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    for mut client in slow {
+        client.reply().await.problem(408);
+        assert_eq!(client.rest().await, "");
+    }
+}
+
+/// Sends one odd request with another one behind it. Answers the first status; the second must never be taken for a
+/// request.
+async fn odd(request: &[u8]) -> u16 {
+    let smuggled = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&smuggled);
+    let router = Router::new()
+        .route("/", any(async |body: Bytes| format!("{}", body.len())))
+        .route("/smuggled", any(async move || counted.fetch_add(1, Ordering::SeqCst).to_string()));
+    let app = on_loopback(router, |config| config.http.body_timeout = ms(300).into()).await;
+    let mut client = Raw::connect(app.addr()).await;
+    let mut bytes = request.to_vec();
+    bytes.extend_from_slice(b"GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n");
+    flood(&mut client, &bytes).await;
+    let answer = soon("the end of the connection", client.rest()).await;
+    let shown = String::from_utf8_lossy(request).chars().take(200).collect::<String>();
+    assert_eq!(smuggled.load(Ordering::SeqCst), 0, "two requests out of one: {shown:?}");
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    status.unwrap_or_else(|| panic!("no answer to {shown:?}: {answer:?}"))
+}
+
+#[tokio::test]
+async fn a_request_that_can_be_read_in_two_ways_is_refused_and_the_connection_closed() {
+    let chunked = "transfer-encoding: chunked\r\n";
+    for (what, head, body) in [
+        ("both lengths", format!("content-length: 5\r\n{chunked}"), "0\r\n\r\n"),
+        ("both lengths, the other way round", format!("{chunked}content-length: 5\r\n"), "0\r\n\r\n"),
+        ("two lengths", "content-length: 0\r\ncontent-length: 5\r\n".to_owned(), ""),
+        ("a list of lengths", "content-length: 0, 5\r\n".to_owned(), ""),
+        ("a signed length", "content-length: +0\r\n".to_owned(), ""),
+        ("a negative length", "content-length: -1\r\n".to_owned(), ""),
+        ("an unknown coding", "transfer-encoding: xchunked\r\n".to_owned(), "0\r\n\r\n"),
+        ("chunked, but not last", "transfer-encoding: chunked, identity\r\n".to_owned(), "0\r\n\r\n"),
+        ("a bad chunk", chunked.to_owned(), "zz\r\n\r\n"),
+        ("a chunk size that overflows", chunked.to_owned(), "fffffffffffffffff\r\n\r\n"),
+        ("a folded line", "x-folded: a\r\n b\r\n".to_owned(), ""),
+        ("a bare CR", "x-bare: a\rb\r\n".to_owned(), ""),
+        ("a NUL", "x-nul: a\0b\r\n".to_owned(), ""),
+        ("a space before the colon", "x-space : a\r\n".to_owned(), ""),
+        ("a name with a space", "x space: a\r\n".to_owned(), ""),
+    ] {
+        let status = odd(format!("POST / HTTP/1.1\r\nhost: a\r\n{head}\r\n{body}").as_bytes()).await;
+        assert!((400..500).contains(&status), "{what}: {status}");
+    }
+}
+
+#[tokio::test]
+async fn too_many_headers_and_odd_targets_are_refused_and_the_connection_closed() {
+    let long = format!("GET / HTTP/1.1\r\nhost: a\r\nx-long: {}\r\n\r\n", "x".repeat(1024 * 1024));
+    assert_eq!(odd(long.as_bytes()).await, 431);
+    let many: String = (0..10_000).map(|n| format!("x-{n}: y\r\n")).collect();
+    assert_eq!(odd(format!("GET / HTTP/1.1\r\nhost: a\r\n{many}\r\n").as_bytes()).await, 431);
+    for target in ["hello", "", "/ /smuggled", "http://", "/\u{1}", "\\"] {
+        let status = odd(format!("GET {target} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).await;
+        assert!((400..500).contains(&status), "{target:?}: {status}");
+    }
+}
