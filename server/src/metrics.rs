@@ -108,7 +108,7 @@ impl ServerMetrics {
         );
         registry.register("component_up", "Whether a daemon is running", this.components.clone());
         // There from the start, so that the first one is an increase and not a new series.
-        for reason in ["cap", "timeout", "flood"] {
+        for reason in ["cap", "timeout"] {
             drop(this.rejected.get_or_create(&ReasonLabels { reason }));
         }
         this

@@ -27,6 +27,8 @@ pub fn symbolize(addresses: impl IntoIterator<Item = usize>) -> HashMap<usize, V
     for address in addresses {
         known.entry(address).or_insert_with(|| frames(address, &table));
     }
+    // What was read of the program's file would stay in memory, a hundred megabytes for a debug build.
+    backtrace::clear_symbol_cache();
     known
 }
 

@@ -31,7 +31,7 @@ use super::pooled::Pooled;
 use super::record::{Line, Outcome, Record};
 use super::request_body::{Intake, RequestBody};
 use super::response_body::ResponseBody;
-use super::{Dispatch, request_id, sensitive};
+use super::{Dispatch, request_id};
 use crate::metrics::method_index;
 use crate::serve::{Conn, Protocol};
 

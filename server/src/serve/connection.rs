@@ -27,10 +27,10 @@ pub(super) async fn serve(mut io: Io, conn: Arc<Conn>, dispatch: Arc<Dispatch>) 
     let Some(protocol) = tell_protocol(&mut io, &conn).await else { return };
     // hyper's connection, with its buffers, is made here and not before the first byte: a peer that never speaks
     // costs little.
-    let service = RequestService::new(Arc::clone(&dispatch), Arc::clone(&conn));
+    let service = RequestService::new(dispatch, Arc::clone(&conn));
     conn.speaks(protocol);
     match protocol {
-        Protocol::Http2 => serve_http2(io, conn, service, &dispatch).await,
+        Protocol::Http2 => serve_http2(io, conn, service).await,
         _ => serve_http1(io, conn, service).await,
     }
 }
@@ -100,7 +100,7 @@ async fn serve_http1(io: Io, conn: Arc<Conn>, service: RequestService) {
     }
 }
 
-async fn serve_http2(io: Io, conn: Arc<Conn>, service: RequestService, dispatch: &Dispatch) {
+async fn serve_http2(io: Io, conn: Arc<Conn>, service: RequestService) {
     let streams = Streams::new(conn.limits.idle_timeout);
     let mut builder = hyper::server::conn::http2::Builder::new(streams.clone());
     builder
@@ -121,9 +121,6 @@ async fn serve_http2(io: Io, conn: Arc<Conn>, service: RequestService, dispatch:
             return Poll::Ready(());
         }
         if let Err(error) = ready!(connection.as_mut().poll(cx)) {
-            if is_flood(&error) {
-                dispatch.metrics().rejected("flood");
-            }
             tracing::debug!(target: "mainspring::serve", peer = %conn.peer, %error, "connection ended");
         }
         Poll::Ready(())
@@ -131,13 +128,6 @@ async fn serve_http2(io: Io, conn: Arc<Conn>, service: RequestService, dispatch:
     .await;
     // Streams that are still running belong to this connection and end with it.
     streams.abort();
-}
-
-/// Whether the connection ended because its peer makes more work than it waits for: resets what it asks for, or never
-/// ends a head.
-fn is_flood(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    source.is_some_and(|error| error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
 }
 
 #[cfg(test)]
