@@ -255,8 +255,8 @@ impl Running {
             control.arm();
         }
         // 1. Health says no; clients of HTTP/1 are told to connect elsewhere; everything is still served.
-        lifecycle.enter(Phase::LameDuck);
         self.dispatch.leave();
+        lifecycle.enter(Phase::LameDuck);
         if !self.lame_duck.is_zero() {
             let told = async {
                 match &self.pollers {

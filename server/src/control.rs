@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use mainspring_daemon::{Shutdown, Trigger};
 use mainspring_observe::log;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -49,6 +50,8 @@ pub(crate) struct Setup {
 
 /// How long after the budget the watchdog waits for the main runtime, which gives up by itself at the budget.
 const WATCHDOG_GRACE: Duration = Duration::from_millis(150);
+/// How long sockets and timers may be left to nobody.
+const NUDGE: Duration = Duration::from_millis(250);
 /// The admin listener's own limits.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -66,12 +69,14 @@ impl Control {
         });
         let signals = signals.transpose()?;
         let arm = armed.clone();
+        let main = Handle::current();
         let thread = std::thread::Builder::new().name("mainspring-control".to_owned()).spawn(move || {
             let (ends_process, witness) = (setup.signals, setup.witness);
             runtime.block_on(async move {
                 let second = |number| exit_now(128 + number, "second signal", &witness);
                 tokio::select! {
                     () = stopped.requested() => {}
+                    () = nudge(&main) => {}
                     () = serve_admin(setup.admin, setup.router) => {}
                     () = follow(signals, &request, &arm, budget, || hang_up(setup.log.as_ref(), setup.launched.as_deref()), second) => {}
                     () = watchdog(watched) => {
@@ -165,6 +170,15 @@ fn hang_up(log: Option<&log::Handle>, launched: Option<&Launched>) {
     }
     if let Some(launched) = launched {
         launched.reload.run(log);
+    }
+}
+
+/// Wakes a thread of the main runtime now and then. A worker that takes the only event there is, and then blocks in it,
+/// leaves sockets and timers to nobody: tokio wakes another worker only when there is more to do.
+async fn nudge(main: &Handle) {
+    loop {
+        tokio::time::sleep(NUDGE).await;
+        drop(main.spawn(std::future::ready(())));
     }
 }
 

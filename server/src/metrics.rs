@@ -103,7 +103,7 @@ impl ServerMetrics {
         );
         registry.register(
             "runtime_loop_lag_seconds",
-            "How much later than due the main runtime ran a timer, looked at ten times a second",
+            "How much later than due the main runtime ran a timer, looked at twice a second",
             this.loop_lag.clone(),
         );
         registry.register("component_up", "Whether a daemon is running", this.components.clone());

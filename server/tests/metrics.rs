@@ -92,14 +92,14 @@ async fn the_runtime_the_process_and_its_lag_are_shown() {
     ] {
         assert!(shown(name).await, "{name}");
     }
-    // A handler that blocks the runtime is seen. The beat comes ten times a second.
+    // A handler that blocks the runtime is seen. The beat comes twice a second.
     until("a beat", async || {
         tokio::time::sleep(ms(100)).await;
         shown("runtime_loop_lag_seconds_count ").await
     })
     .await;
     until("the lag to be seen", async || {
-        std::thread::sleep(ms(300));
+        std::thread::sleep(ms(700));
         tokio::time::sleep(ms(1)).await;
         common::sample(&app, "runtime_loop_lag_seconds_sum").await >= 0.15
     })

@@ -33,7 +33,7 @@ struct Checked {
     failure: Option<String>,
 }
 
-const BEAT: Duration = Duration::from_millis(100);
+const BEAT: Duration = Duration::from_millis(500);
 /// A runtime that has been still for this long will not come back by itself.
 const STALLED: Duration = Duration::from_secs(10);
 /// How long check results are kept.
