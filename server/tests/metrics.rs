@@ -44,8 +44,8 @@ async fn the_scraper_chooses_the_format() {
 async fn a_recorded_trace_is_an_exemplar_of_its_request_and_another_is_not() {
     let app = in_process(hello(), |_| {}).await;
     let ask = |trace: &str| Request::get("/hello").header("traceparent", trace).body(Body::empty()).unwrap();
-    app.request(ask("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00")).await;
     app.request(ask("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")).await;
+    app.request(ask("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00")).await;
     let text = app.admin(get("/metrics")).await.text().to_owned();
     assert!(text.contains(" # {trace_id=\"4bf92f3577b34da6a3ce929d0e0e4736\"} "), "{text}");
     assert!(!text.contains("0af7651916cd43dd8448eb211c80319c"));
