@@ -118,6 +118,11 @@ pub trait Subscriber: Debug + Send + 'static {
 pub trait Progress: Debug + Send + Sync + 'static {
     /// The partitions that are ours at this moment, by number. It does no I/O, and blocks no longer than a lock.
     fn partitions(&self) -> Vec<PartitionProgress>;
+
+    /// How many messages wait for the group that nobody has on loan; `None`, the default, where that is not known here.
+    fn waiting(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// How far a subscriber is in one partition. Offsets are the broker's.

@@ -323,9 +323,10 @@ impl Running {
 pub(crate) fn into_result((cause, report): (Cause, StopReport)) -> Result {
     match cause {
         Cause::Died(death) => Err(Error::with_code(EX_SOFTWARE, format!("daemon {}: {}", death.name, death.why))),
-        Cause::Requested(_) if report.forced => {
-            Err(Error::with_code(EX_TEMPFAIL, "the shutdown budget ran out; the stop report names what was given up"))
-        }
+        Cause::Requested(_) if report.forced => Err(Error::with_code(
+            EX_TEMPFAIL,
+            "not everything could be finished; the stop report names what was given up",
+        )),
         Cause::Requested(_) => Ok(()),
     }
 }

@@ -96,8 +96,8 @@ impl Group {
     }
 
     /// Whether nothing is left but what is on loan.
-    pub(super) fn is_worked_off(&self) -> bool {
-        self.messages == self.leased.iter().flatten().count()
+    pub(super) fn waiting(&self) -> usize {
+        self.messages - self.leased.iter().flatten().count()
     }
 
     /// Whether there is room for a message of `size` bytes. An empty group has room for any.

@@ -10,7 +10,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::SYSTEM;
 use super::topic::Topic;
-use crate::driver::{self, Capabilities, Endpoint};
+use crate::driver::{self, Capabilities, Endpoint, PartitionProgress, Progress};
 use crate::{Delivery, Error};
 
 #[derive(Debug)]
@@ -35,6 +35,23 @@ impl MemorySubscriber {
             timer.as_mut().reset(at);
         }
         timer.as_mut().poll(cx)
+    }
+}
+
+/// What waits for a group, also when nobody receives any more.
+#[derive(Debug)]
+struct Waiting {
+    topic: Arc<Topic>,
+    group: usize,
+}
+
+impl Progress for Waiting {
+    fn partitions(&self) -> Vec<PartitionProgress> {
+        Vec::new()
+    }
+
+    fn waiting(&self) -> Option<usize> {
+        Some(self.topic.waiting(self.group))
     }
 }
 
@@ -64,7 +81,11 @@ impl driver::Subscriber for MemorySubscriber {
     }
 
     fn is_worked_off(&self) -> bool {
-        self.topic.is_worked_off(self.group)
+        self.topic.waiting(self.group) == 0
+    }
+
+    fn progress(&self) -> Option<Arc<dyn Progress>> {
+        Some(Arc::new(Waiting { topic: Arc::clone(&self.topic), group: self.group }))
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -123,8 +123,8 @@ impl Topic {
     }
 
     /// Whether nothing is left in `group` but what is on loan.
-    pub(super) fn is_worked_off(&self, group: usize) -> bool {
-        self.lock().groups[group].is_worked_off()
+    pub(super) fn waiting(&self, group: usize) -> usize {
+        self.lock().groups[group].waiting()
     }
 
     pub(super) fn settle(

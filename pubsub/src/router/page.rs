@@ -64,7 +64,7 @@ fn answer(request: &PageRequest, handle: &RouterHandle, others: bool) -> Answer 
         "GET" | "HEAD" | "" if request.query.is_empty() => return Answer::Shown(render(handle)),
         "GET" | "HEAD" | "" => {
             let what = format!("reading this page takes no query; to change what a route does: {USAGE}");
-            return Answer::Final(refuse(405, &what));
+            return Answer::Final(refuse(400, &what));
         }
         "POST" => {}
         method => return Answer::Final(refuse(405, &format!("`{method}` does nothing here; {USAGE}"))),

@@ -4,11 +4,11 @@ use std::future::poll_fn;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use mainspring_daemon::{Context, Latch, Shutdown};
+use mainspring_daemon::{BoxError, Context, Latch, Shutdown};
 use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout_at};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::Settings;
 use super::board::Board;
@@ -20,6 +20,7 @@ use super::pull::{Ended, handle_rest};
 use super::service::Erased;
 use super::wake::{LaneWake, WorkerWake};
 use super::worker::Worker;
+use crate::driver::{Endpoint, Progress};
 use crate::error::Chain;
 use crate::metrics::{Fate, Handled};
 use crate::{Error, ErrorKind, Subscriber};
@@ -68,6 +69,12 @@ impl Route {
             returned: cx.tally("deliveries_returned"),
             board: Board::new(wakes, gate, max_messages, settings.max_bytes),
         };
+        if shared.capabilities.volatile
+            && let Some(progress) = shared.progress.clone()
+        {
+            let source = shared.source.clone();
+            cx.on_flush(move || async move { nothing_waits(&*progress, &source) });
+        }
         Self { subscriber, shared: Arc::new(shared), workers, service: service(()), latch, stop }
     }
 
@@ -95,17 +102,7 @@ impl Route {
         let board = &self.shared.board;
         let mut result = match ended {
             Ended::Failed(error) => Err(error),
-            Ended::Stop => {
-                if self.shared.capabilities.volatile && !self.subscriber.is_worked_off() {
-                    error!(
-                        route = self.shared.route,
-                        "no time was left to work the queue in memory off: its messages are lost"
-                    );
-                }
-                self.give_back_waiting();
-                Ok(())
-            }
-            Ended::Drained => {
+            Ended::Stop | Ended::Drained => {
                 self.give_back_waiting();
                 Ok(())
             }
@@ -182,6 +179,18 @@ impl Drop for Route {
         let left = i64::try_from(self.shared.board.messages()).unwrap_or(0);
         self.shared.metrics.inflight.dec_by(left);
         self.shared.board.gate.turn(RouteState::Ended);
+    }
+}
+
+/// The last look at a broker that ends with the process. A route that was drained, or had no time left, leaves messages.
+fn nothing_waits(progress: &dyn Progress, source: &Endpoint) -> Result<(), BoxError> {
+    match progress.waiting() {
+        None | Some(0) => Ok(()),
+        Some(waiting) => {
+            let (system, destination) = (source.system, &source.destination);
+            Err(format!("{waiting} messages of {system}://{destination} were never handled, and end with the process")
+                .into())
+        }
     }
 }
 

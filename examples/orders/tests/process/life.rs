@@ -228,3 +228,23 @@ fn an_order_too_large_for_the_broker_is_a_413_and_leaves_the_one_before_as_it_wa
     daemon.signal("TERM");
     assert_eq!(daemon.end().code, Some(0));
 }
+
+#[test]
+fn what_comes_after_a_drain_is_not_lost_in_silence() {
+    let daemon = Daemon::start(&[]);
+    let mut connection = Connection::open(daemon.http).unwrap();
+    assert_eq!(connection.order("A1", 1).unwrap().status, 202);
+    daemon.event(|event| event["msg"] == "shipped");
+    let mut admin = Connection::open(daemon.admin).unwrap();
+    let drained = admin.post("/debug/pubsub?route=ship&do=drain", "text/plain", "").unwrap();
+    assert_eq!(drained.status, 200, "{}", drained.body);
+    daemon.event(|event| event["msg"] == "daemon finished");
+    for id in ["A2", "A3"] {
+        assert_eq!(connection.order(id, 1).unwrap().status, 202);
+    }
+    daemon.signal("TERM");
+    let end = daemon.end();
+    assert_eq!((end.code, end.shipped()), (Some(75), vec!["A1"]));
+    let unflushed = end.report()["unflushed"].as_str().unwrap();
+    assert!(unflushed.contains("2 messages of memory://orders"), "{unflushed}");
+}
