@@ -23,6 +23,10 @@ use crate::{correlation, metrics};
 pub fn install() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
+        // A count that only appears with the first panic hides it from whoever looks for an increase.
+        for where_ in CATCHERS {
+            metrics::panics(where_);
+        }
         // A descriptor of our own, taken now: there may be none left to take when it is needed.
         let stderr = io::stderr().as_fd().try_clone_to_owned().map(File::from);
         panic::set_hook(Box::new(move |info| {
@@ -35,6 +39,9 @@ pub fn install() {
         }));
     });
 }
+
+/// Where the kit catches panics.
+const CATCHERS: [&str; 4] = ["daemon", "handler", "message", "response_body"];
 
 /// Counts a panic that was caught, in `panics_total{where}`. `where_` is one of few constant names, for example
 /// `handler`; never a path or an id.

@@ -64,6 +64,7 @@ fn a_panic_is_one_line_on_stderr_with_its_place_and_ids() {
         assert_eq!(panics::message(&*payload), "no more\n\u{1b}[31mtea");
         panics::count("daemon");
         assert!(metrics::text(&[metrics::registry()]).contains("panics_total{where=\"daemon\"} 1\n"));
+        assert!(metrics::text(&[metrics::registry()]).contains("panics_total{where=\"handler\"} 0\n"));
         return;
     }
     let directory = tempfile::tempdir().unwrap();

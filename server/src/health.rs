@@ -55,6 +55,12 @@ pub(crate) fn mount(
     let pollers = (config.kind == HealthKind::Esx).then(|| Pollers::new(&config.esx));
     let text = format!("ok-{}-{}-{}", identity.service, identity.version, identity.instance);
     let taken = crate::http::templates(&router);
+    if config.path.as_ref().is_some_and(|path| taken.contains(path)) {
+        tracing::warn!(
+            path = paths[0],
+            "health.path is a route of the service: that answers, and not the health check"
+        );
+    }
     for path in paths.iter().filter(|path| !taken.contains(path)) {
         let json = path == DEFAULT_PATHS[0];
         let (text, pollers, lifecycle) = (text.clone(), pollers.clone(), lifecycle.clone());
