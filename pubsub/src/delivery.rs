@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::Confirmation;
-use crate::driver::{Lease, Outcome};
+use crate::driver::{Lease, Outcome, Outgoing};
 use crate::message::Message;
 
 /// A message on loan from a broker, until it is settled.
@@ -81,6 +81,15 @@ impl Delivery {
     /// Done: the message is not delivered again.
     pub fn ack(self) -> Confirmation {
         self.settle(Outcome::Ack)
+    }
+
+    /// Done, and with it goes an outbox: both in one step, or neither. What was published becomes visible with the ack.
+    /// For subscribers that [began transactions](crate::Subscriber::begin_transactions).
+    pub fn commit(mut self, outbox: Vec<Outgoing>) -> Confirmation {
+        match self.lease.take() {
+            Some(lease) => lease.commit(outbox),
+            None => Confirmation::lost("pubsub"),
+        }
     }
 
     /// Failed: the message is delivered again.

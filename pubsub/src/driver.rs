@@ -70,6 +70,12 @@ pub trait Publisher: Debug + Send + Sync + 'static {
         results
     }
 
+    /// Says whether [`publish`](Self::publish) would refuse the message before any I/O, for reasons other than the limits in
+    /// [`Capabilities`]: asked for messages that others publish in a transaction.
+    fn check(&self, _message: &Message) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Waits, until `deadline`, for everything that was handed over before the call to be confirmed or given up. A
     /// deadline that has passed is no reason to do nothing: what is left is given up then.
     async fn flush(&self, deadline: Instant) -> Result<(), Error>;
@@ -95,6 +101,14 @@ pub trait Subscriber: Debug + Send + 'static {
     /// Stops receiving, gives back what was fetched and not handed out, and sends settlements that are still on their
     /// way, all until `deadline`. Deliveries that are out stay valid where the broker allows it, else they are lost.
     async fn close(&mut self, deadline: Instant) -> Result<(), Error>;
+
+    /// Has deliveries be committed in transactions from now on: see [`Lease::commit`]. Called once, before anything is
+    /// received, by whoever wants each message's effects on this broker exactly once.
+    ///
+    /// It answers until `deadline`. A broker without transactions answers [`Unsupported`](crate::ErrorKind::Unsupported).
+    async fn begin_transactions(&mut self, _deadline: Instant) -> Result<(), Error> {
+        Err(no_transactions(self.endpoint().system))
+    }
 
     /// Whether nothing is left but what is on loan. Only a [volatile](Capabilities::volatile) broker is asked.
     fn is_worked_off(&self) -> bool {
@@ -155,6 +169,19 @@ pub trait Lease: Debug + Send + Sync + 'static {
     /// answers [`Lost`](crate::ErrorKind::Lost).
     fn settle(self: Box<Self>, outcome: Outcome) -> Confirmation;
 
+    /// Publishes `outbox` and acks the delivery in one step, or does neither.
+    ///
+    /// # Contract
+    /// As [`settle`](Self::settle). Whoever reads only what is committed sees the messages of the outbox once for each
+    /// message that was delivered, however often it was delivered, and in the order in which they were left. When the
+    /// transaction fails for good or the lease is lost, nothing of it is seen, and the message is delivered again.
+    /// Without [`Subscriber::begin_transactions`] the message is given back and the answer is
+    /// [`Unsupported`](crate::ErrorKind::Unsupported).
+    fn commit(self: Box<Self>, _outbox: Vec<Outgoing>) -> Confirmation {
+        drop(self.settle(Outcome::Nack { after: None }));
+        Confirmation::failed(no_transactions("pubsub"))
+    }
+
     /// Asks for the loan to last until `by` from now.
     fn extend(&self, by: Duration) -> Confirmation;
 
@@ -203,6 +230,8 @@ pub struct Capabilities {
     pub attempts: bool,
     /// A new group sees messages published before it existed.
     pub replay: bool,
+    /// Messages can be published and others acked in one step.
+    pub transactions: bool,
     /// Messages are gone with the process. A stopping router does not leave such a queue behind: it works it off.
     pub volatile: bool,
     /// What the broker accepts.
@@ -235,12 +264,24 @@ pub struct Endpoint {
     pub destination: String,
     /// The consumer group, where there is one.
     pub group: Option<String>,
+    /// What tells this broker from others of its kind: no transaction spans two.
+    pub cluster: Option<String>,
+}
+
+/// A message to publish, and where to.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Outgoing {
+    /// What is published to: an endpoint of the broker that is to publish it.
+    pub destination: Endpoint,
+    /// The message. Limits in [`Capabilities`] have been checked.
+    pub message: Message,
 }
 
 impl Endpoint {
     /// An endpoint without a group.
     pub fn new(system: &'static str, destination: impl Into<String>) -> Self {
-        Self { system, destination: destination.into(), group: None }
+        Self { system, destination: destination.into(), group: None, cluster: None }
     }
 
     /// Sets the consumer group.
@@ -248,6 +289,24 @@ impl Endpoint {
         self.group = Some(group.into());
         self
     }
+
+    /// Sets what tells this broker from others of its kind.
+    pub fn with_cluster(mut self, cluster: impl Into<String>) -> Self {
+        self.cluster = Some(cluster.into());
+        self
+    }
+}
+
+impl Outgoing {
+    /// A message for `destination`.
+    pub fn new(destination: Endpoint, message: Message) -> Self {
+        Self { destination, message }
+    }
+}
+
+fn no_transactions(backend: &'static str) -> Error {
+    let what = "publishing and acking are two steps here: there are no transactions";
+    Error::new(ErrorKind::Unsupported, "begin transactions", what).with_backend(backend)
 }
 
 fn no_topics(operation: &'static str, url: &Url) -> Error {

@@ -16,10 +16,14 @@ use crate::{Failure, Message};
 #[diagnostic::on_unimplemented(
     message = "a message handler cannot take `{Self}` as an argument",
     label = "`FromMessage<{S}>` is not implemented for `{Self}`",
-    note = "take `Json<T>`, `Proto<T>`, `CloudEvent<T>`, `Text`, `Bytes`, `Key`, `Attributes`, `Attempt`, `Message` or `State<S>`, or implement `FromMessage` for your own type",
+    note = "take `Json<T>`, `Proto<T>`, `CloudEvent<T>`, `Text`, `Bytes`, `Key`, `Attributes`, `Attempt`, `Message`, `Outbox` or `State<S>`, or implement `FromMessage` for your own type",
     note = "`State<S>` needs `Router::with_state` with that same `S`"
 )]
 pub trait FromMessage<S>: Sized {
+    /// Whether making the argument needs an [`Outbox`](crate::Outbox): only routers that are
+    /// [`exactly_once`](crate::Router::exactly_once) have one, and the others refuse to start.
+    const OUTBOX: bool = false;
+
     /// Makes the argument. What cannot be read is [`Failure::undecodable`].
     fn from_message(request: &Request, state: &S) -> Result<Self, Failure>;
 }
@@ -110,6 +114,8 @@ macro_rules! tuples {
     ($($part:ident)*) => {
         /// Several parts of a message: what a handler of batches takes of each.
         impl<S, $($part: FromMessage<S>,)*> FromMessage<S> for ($($part,)*) {
+            const OUTBOX: bool = false $(|| $part::OUTBOX)*;
+
             fn from_message(request: &Request, state: &S) -> Result<Self, Failure> {
                 Ok(($($part::from_message(request, state)?,)*))
             }

@@ -21,13 +21,16 @@ use crate::request::Request;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a message handler",
     label = "not an `async fn(A, …) -> Result<(), Failure>` whose arguments come from a message",
-    note = "a handler takes up to 8 arguments, each of `Json<T>`, `Proto<T>`, `CloudEvent<T>`, `Text`, `Bytes`, `Key`, `Attributes`, `Attempt`, `Message`, `State<S>` or your own `FromMessage`",
+    note = "a handler takes up to 8 arguments, each of `Json<T>`, `Proto<T>`, `CloudEvent<T>`, `Text`, `Bytes`, `Key`, `Attributes`, `Attempt`, `Message`, `Outbox`, `State<S>` or your own `FromMessage`",
     note = "it returns `Result<(), Failure>`, and its future must be `Send`; a closure must be `Clone + Send`",
     note = "for state, `State<S>` and `Router::with_state` must agree on `S`"
 )]
 pub trait Handler<Args, S>: Clone + Send + 'static {
     /// What the handler answers, later.
     type Future: Future<Output = Result<(), Failure>> + Send + 'static;
+
+    /// Whether an argument needs an [`Outbox`](crate::Outbox).
+    const OUTBOX: bool = false;
 
     /// Extracts the arguments and calls the function.
     fn call(self, request: Request, state: &S) -> Self::Future;
@@ -82,6 +85,8 @@ macro_rules! handlers {
             $($arg: FromMessage<S>,)*
         {
             type Future = Either<Fut, Ready<Result<(), Failure>>>;
+
+            const OUTBOX: bool = false $(|| $arg::OUTBOX)*;
 
             #[allow(non_snake_case, unused_variables)]
             fn call(self, request: Request, state: &S) -> Self::Future {

@@ -92,6 +92,12 @@ impl Publisher {
         &self.shared.capabilities
     }
 
+    /// Checks a message that others will publish against the limits, and joins it to the trace it is left in.
+    pub(crate) fn prepare(&self, message: &mut Message) -> Result<(), Error> {
+        self.shared.prepare(message)?;
+        self.shared.driver.check(message)
+    }
+
     pub(crate) fn endpoint(&self) -> driver::Endpoint {
         self.shared.driver.endpoint()
     }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::Message;
 use crate::batch::Hold;
 use crate::delivery::Position;
+use crate::{Message, Outbox};
 
 /// A message to handle, and what the router knows about it: what tower services and layers see, and what extractors
 /// take their parts from. Cheap to clone.
@@ -16,12 +16,13 @@ pub struct Request {
     route: &'static str,
     /// For a message that waits for a batch.
     hold: Option<Arc<Hold>>,
+    outbox: Option<Outbox>,
 }
 
 impl Request {
     /// A request as a test would make it: the first attempt, of a route called `test`.
     pub fn new(message: impl Into<Arc<Message>>) -> Self {
-        Self { message: message.into(), attempt: 1, position: None, route: "test", hold: None }
+        Self { message: message.into(), attempt: 1, position: None, route: "test", hold: None, outbox: None }
     }
 
     /// Sets which attempt it is.
@@ -49,6 +50,11 @@ impl Request {
         self.hold.clone()
     }
 
+    pub(crate) fn with_outbox(mut self, outbox: Option<Outbox>) -> Self {
+        self.outbox = outbox;
+        self
+    }
+
     /// The message.
     pub fn message(&self) -> &Message {
         &self.message
@@ -67,6 +73,11 @@ impl Request {
     /// Where the message stands in its source, if the broker says.
     pub fn position(&self) -> Option<Position> {
         self.position
+    }
+
+    /// What is published with the message's ack, when the router is [`exactly_once`](crate::Router::exactly_once).
+    pub fn outbox(&self) -> Option<&Outbox> {
+        self.outbox.as_ref()
     }
 
     /// The name of the route.

@@ -61,6 +61,15 @@ impl Subscriber {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
+    /// Has deliveries be [committed](Delivery::commit) in transactions from now on. To be called once, before anything is
+    /// received; a [`Router`](crate::Router) that is [`exactly_once`](crate::Router::exactly_once) does so by itself.
+    ///
+    /// Fails with [`Unsupported`](crate::ErrorKind::Unsupported) on a broker without
+    /// [`transactions`](Capabilities::transactions).
+    pub async fn begin_transactions(&mut self, deadline: Instant) -> Result<(), Error> {
+        self.driver.begin_transactions(deadline).await
+    }
+
     /// Stops receiving, gives back what was fetched and not handed out, and sends settlements that are still on their
     /// way, all until `deadline`. Afterwards [`next`](Self::next) answers `None`.
     pub async fn close(&mut self, deadline: Instant) -> Result<(), Error> {

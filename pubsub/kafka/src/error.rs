@@ -28,6 +28,15 @@ pub(crate) fn from_creation(cause: &KafkaError) -> Error {
     Error::config("open", mainspring_config::Error::one("kafka", "brokers", what, hint)).with_backend(SYSTEM)
 }
 
+/// The answer to what was settled and will be handled again elsewhere.
+pub(crate) fn lost() -> Error {
+    error(
+        ErrorKind::Lost,
+        "commit",
+        "the partition was lost before the transaction; the message is handled again elsewhere",
+    )
+}
+
 /// What sort of error a code stands for.
 pub(crate) fn kind(code: Code) -> ErrorKind {
     match code {
@@ -37,7 +46,8 @@ pub(crate) fn kind(code: Code) -> ErrorKind {
         | Code::UnsupportedSASLMechanism
         | Code::TopicAuthorizationFailed
         | Code::GroupAuthorizationFailed
-        | Code::ClusterAuthorizationFailed => ErrorKind::PermissionDenied,
+        | Code::ClusterAuthorizationFailed
+        | Code::TransactionalIdAuthorizationFailed => ErrorKind::PermissionDenied,
         Code::MessageSizeTooLarge | Code::InvalidMessageSize => ErrorKind::TooLarge,
         Code::InvalidTopic | Code::InvalidRecord | Code::InvalidTimestamp | Code::PolicyViolation => ErrorKind::Invalid,
         Code::UnsupportedForMessageFormat | Code::UnsupportedVersion | Code::UnsupportedFeature => {

@@ -17,6 +17,7 @@
 //! | `client_id` | `mainspring` | what the broker's logs call this client |
 //! | `compression` | `lz4` | `none`, `gzip`, `lz4`, `snappy` or `zstd` |
 //! | `linger` | `5ms` | how long a message may wait for others to travel with |
+//! | `instance` | the host's name | for transactions: what tells this member of the group from the others, and is the same after a restart |
 //!
 //! # Security
 //! `kafka.security` of the configuration says how connections are protected, `kafka.sasl` who logs in, `kafka.tls` whose
@@ -45,11 +46,32 @@
 //! - **Published** messages are confirmed by all replicas in sync, without duplicates by the client's retries, and stand
 //!   in the partition in which Kafka's own clients would put their key.
 
+//! # Exactly once
+//! A [`Router`](mainspring_pubsub::Router) that is `exactly_once` has what a handler leaves in its
+//! [`Outbox`](mainspring_pubsub::Outbox) published, and its message's position committed, in one Kafka transaction.
+//! - Outboxes are kept here until everything before them in their partition is done; then they are published in the order
+//!   of the messages that they come from, many in one transaction, about every 50 ms. Handlers run meanwhile, as many as the router
+//!   lets, and one that fails aborts nothing. A message that is retried holds back what comes of the later ones of its
+//!   partition; fetching pauses at 10,000 of those, or 64 MiB.
+//! - Whoever reads with `isolation.level=read_committed`, the default of this driver, sees each output once. Readers wait
+//!   behind a transaction that is open, for as long as it takes the broker: some ten milliseconds.
+//! - **Rebalances** commit what is done before partitions leave. A member that has lost its partitions without having
+//!   noticed, since it was frozen say, is fenced: the broker refuses its positions, the transaction is aborted, its
+//!   outputs are never seen, and the messages are handled by the new owner.
+//! - **Stopping** commits what is done until the deadline. What is left is aborted by the broker and handled again.
+//! - **Names.** The `transactional.id` is `mainspring.<group>.<topic>.<instance>.<n>`, with `n` counting the subscribers that one
+//!   process has of that group and topic. Two members must never have the same one at once: they end each other's
+//!   transactions, and soon one of them fails and says so. Processes on one host need `instance=…`. One that is killed in the
+//!   middle of a transaction holds its partitions up for 15 s, unless it is started again under the same name.
+//! - What the broker refuses for good (a topic that was deleted, a message over the topic's own limit, no permission) ends
+//!   the route with an error that names it: nothing is skipped.
+
 mod client;
 mod consumer;
 mod dead_letters;
 mod error;
 mod holes;
+mod instance;
 mod metrics;
 mod opener;
 mod options;
@@ -73,6 +95,7 @@ fn capabilities(replay: bool) -> Capabilities {
     can.ordered_by_key = true;
     can.attempts = true;
     can.replay = replay;
+    can.transactions = true;
     can.limits = publisher::limits();
     can
 }

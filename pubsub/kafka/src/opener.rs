@@ -8,6 +8,7 @@ use mainspring_pubsub::{BrokersConfig, Error, KafkaConfig};
 
 use crate::consumer::KafkaSubscriber;
 use crate::dead_letters;
+use crate::instance::Names;
 use crate::options::Options;
 use crate::publisher::KafkaPublisher;
 use crate::topics;
@@ -17,12 +18,13 @@ use crate::topics;
 pub struct Opener {
     kafka: KafkaConfig,
     publish_timeout: Duration,
+    names: Names,
 }
 
 /// The driver of `kafka://`: brokers for URLs that name none come from `config.kafka`, and messages that could not be
 /// sent within `config.publish.timeout` are given up.
 pub fn opener(config: &BrokersConfig) -> Opener {
-    Opener { kafka: config.kafka.clone(), publish_timeout: config.publish.timeout.get() }
+    Opener { kafka: config.kafka.clone(), publish_timeout: config.publish.timeout.get(), names: Names::default() }
 }
 
 #[async_trait]
@@ -35,7 +37,7 @@ impl driver::Opener for Opener {
     async fn subscriber(&self, url: &Url) -> Result<Box<dyn driver::Subscriber>, Error> {
         let options = Options::new(url, &self.kafka)?;
         let group = options.expect_group(url)?;
-        Ok(Box::new(KafkaSubscriber::open(options, group).await?))
+        Ok(Box::new(KafkaSubscriber::open(options, group, self.names.clone()).await?))
     }
 
     async fn dead_letters(&self, url: &Url) -> Result<Option<Box<dyn driver::Publisher>>, Error> {

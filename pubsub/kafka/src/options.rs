@@ -10,7 +10,7 @@ use mainspring_pubsub::{Error, KafkaConfig};
 
 use crate::security::Security;
 
-const KNOWN: [&str; 10] = [
+const KNOWN: [&str; 11] = [
     "group",
     "protocol",
     "auto_offset_reset",
@@ -21,6 +21,7 @@ const KNOWN: [&str; 10] = [
     "client_id",
     "compression",
     "linger",
+    "instance",
 ];
 const COMPRESSIONS: [&str; 5] = ["none", "gzip", "lz4", "snappy", "zstd"];
 const PORT: u16 = 9092;
@@ -53,6 +54,8 @@ pub(crate) struct Options {
     pub(crate) linger: Duration,
     /// `None` for as often as there is time.
     pub(crate) max_retry: Option<u32>,
+    /// What tells this member of the group from the others, and stays when it is started again.
+    pub(crate) instance: Option<String>,
 }
 
 /// How the members of a group agree on who reads what.
@@ -154,6 +157,7 @@ impl Options {
             compression: compression.to_owned(),
             linger: duration(url, "linger", Duration::from_millis(5))?,
             max_retry: config.max_retry,
+            instance: url.option("instance").map(str::to_owned),
         })
     }
 

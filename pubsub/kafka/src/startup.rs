@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use mainspring_pubsub::{Error, ErrorKind};
+use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::metadata::Metadata;
 
@@ -12,6 +13,8 @@ use crate::options::Options;
 
 /// How long one question may take. Short, since the client only says what is wrong between two of them.
 const STEP: Duration = Duration::from_millis(250);
+/// How long the client may take to say what it has been told already.
+const CLUSTER: Duration = Duration::from_secs(2);
 /// The pause before a topic that is missing is asked for again: it may be in the making.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -58,6 +61,11 @@ pub(crate) fn check(
             std::thread::sleep(PAUSE);
         }
     }
+}
+
+/// What tells the brokers' cluster from others; asked for once brokers have answered.
+pub(crate) fn cluster<C: ClientContext>(options: &Options, client: &Client<C>) -> String {
+    client.fetch_cluster_id(CLUSTER).unwrap_or_else(|| options.brokers.clone())
 }
 
 /// Whether the topic is there: errors about it come inside of an answer that is none itself.

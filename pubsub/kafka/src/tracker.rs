@@ -48,6 +48,11 @@ impl Tracker {
         self.entries.front().map(|entry| entry.offset).or(self.next)
     }
 
+    /// The number of the lowest that is not done: those with lower ones all are.
+    pub(crate) fn first(&self) -> u64 {
+        self.first
+    }
+
     /// The offset after the last one that was fetched.
     pub(crate) fn next(&self) -> Option<i64> {
         self.next

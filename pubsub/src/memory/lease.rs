@@ -10,7 +10,7 @@ use super::SYSTEM;
 use super::group::Ticket;
 use super::topic::Topic;
 use crate::Confirmation;
-use crate::driver::{Lease, Outcome};
+use crate::driver::{Lease, Outcome, Outgoing};
 
 /// A lease. Settled ones are kept by their group and used again, so that a delivery costs no allocation.
 pub(super) struct MemoryLease {
@@ -41,6 +41,13 @@ impl Lease for MemoryLease {
     fn settle(mut self: Box<Self>, outcome: Outcome) -> Confirmation {
         match self.out.take() {
             Some(Out { topic, group, ticket }) => topic.settle(group, ticket, outcome, self),
+            None => Confirmation::lost(SYSTEM),
+        }
+    }
+
+    fn commit(mut self: Box<Self>, outbox: Vec<Outgoing>) -> Confirmation {
+        match self.out.take() {
+            Some(Out { topic, group, ticket }) => topic.commit(group, ticket, outbox, self),
             None => Confirmation::lost(SYSTEM),
         }
     }

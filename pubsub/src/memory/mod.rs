@@ -11,6 +11,9 @@
 //! - **Dead letters.** A rejected message goes to the topic `<topic>.dead`, with the reason in the attribute
 //!   `dead-letter-reason`; subscribe to that topic to see it. When a group of that topic is full, the message stays
 //!   where it is and is delivered again, so that it is not lost.
+//! - **Transactions.** A router that is [`exactly_once`](crate::Router::exactly_once) has what a handler leaves in its
+//!   outbox appear together with the ack. While a group of one of the outbox's topics is full, nothing is done, and the
+//!   message is delivered again after a second.
 //! - **Time** is tokio's: with a paused clock, delays and leases pass as fast as a test moves it.
 //!
 //! The broker has no task of its own: timers are looked at when a subscriber is polled.
@@ -129,6 +132,7 @@ impl Config {
             ordered_by_key: true,
             attempts: true,
             replay: self.retention > 0,
+            transactions: true,
             volatile: self.volatile,
             // Generous, and no more generous than the brokers that a service may move to.
             limits: Limits {
@@ -199,7 +203,7 @@ impl driver::Publisher for MemoryPublisher {
     }
 
     fn endpoint(&self) -> Endpoint {
-        Endpoint::new(SYSTEM, self.topic.name())
+        self.topic.endpoint()
     }
 }
 

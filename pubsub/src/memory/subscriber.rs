@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::SYSTEM;
 use super::topic::Topic;
 use crate::driver::{self, Capabilities, Endpoint, PartitionProgress, Progress};
 use crate::{Delivery, Error};
@@ -80,6 +79,11 @@ impl driver::Subscriber for MemorySubscriber {
         Ok(())
     }
 
+    /// Every settlement could be one: there is nothing to prepare.
+    async fn begin_transactions(&mut self, _deadline: Instant) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn is_worked_off(&self) -> bool {
         self.topic.waiting(self.group) == 0
     }
@@ -93,6 +97,6 @@ impl driver::Subscriber for MemorySubscriber {
     }
 
     fn endpoint(&self) -> Endpoint {
-        Endpoint::new(SYSTEM, self.topic.name()).with_group(&self.group_name)
+        self.topic.endpoint().with_group(&self.group_name)
     }
 }

@@ -16,11 +16,13 @@ use super::group::{Entry, Group, Ticket};
 use super::lease::MemoryLease;
 use super::{Config, KeyHash, SYSTEM, Shared, hash_key};
 use crate::delivery::{Delivery, Position};
-use crate::driver::Outcome;
+use crate::driver::{Endpoint, Outcome, Outgoing};
 use crate::{Confirmation, Error, ErrorKind, Message};
 
 /// How long a rejected message waits when there is no room for it among the dead letters.
 const DEAD_LETTER_PAUSE: Duration = Duration::from_secs(1);
+/// How long a message waits whose outbox finds no room.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
 const REASON: &str = "dead-letter-reason";
 
 pub(crate) struct Topic {
@@ -55,8 +57,9 @@ impl Topic {
         Self { name: name.to_owned(), config, faults, broker, state: Mutex::new(state), room: Notify::new() }
     }
 
-    pub(super) fn name(&self) -> &str {
-        &self.name
+    /// What is published to, and which broker it belongs to.
+    pub(super) fn endpoint(&self) -> Endpoint {
+        Endpoint::new(SYSTEM, &*self.name).with_cluster(format!("{:p}", self.broker.as_ptr()))
     }
 
     pub(super) fn config(&self) -> &Config {
@@ -164,6 +167,57 @@ impl Topic {
         Confirmation::settled()
     }
 
+    /// Acks a message and publishes what its handler left, or does neither. Others may see the messages of the outbox one
+    /// after the other, but none of them unless all will come.
+    pub(super) fn commit(
+        &self,
+        group: usize,
+        ticket: Ticket,
+        outbox: Vec<Outgoing>,
+        lease: Box<MemoryLease>,
+    ) -> Confirmation {
+        let mut state = self.lock();
+        let Some(entry) = state.groups[group].take_back(ticket) else { return Confirmation::lost(SYSTEM) };
+        // The lock of this topic is not held while that of another is taken.
+        drop(state);
+        let published = self.publish_all(outbox);
+        let mut state = self.lock();
+        let group = &mut state.groups[group];
+        group.keep_spare(lease);
+        match &published {
+            Ok(()) => group.settle(&entry),
+            Err(_) => group.delay(entry, Instant::now() + FULL_PAUSE),
+        }
+        let waiting = group.take_waiting_if_changed();
+        drop(state);
+        self.wake(waiting);
+        published.map_or_else(Confirmation::failed, |()| Confirmation::settled())
+    }
+
+    /// Publishes all of an outbox, or nothing. There has to be room before; together they may go over it.
+    fn publish_all(&self, outbox: Vec<Outgoing>) -> Result<(), Error> {
+        let failed = |what: String| Error::new(ErrorKind::Throttled, "commit", what).with_backend(SYSTEM);
+        let Some(broker) = self.broker.upgrade().filter(|_| !outbox.is_empty()) else {
+            let dropped = || failed("the broker was dropped; nothing was published".to_owned());
+            return if outbox.is_empty() { Ok(()) } else { Err(dropped()) };
+        };
+        let mut sending = Vec::with_capacity(outbox.len());
+        for Outgoing { destination, message } in outbox {
+            let topic = broker.topic(&destination.destination);
+            let (key, size) = (message.key.as_deref().map(hash_key), message.size());
+            self.faults.as_ref().map_or(Ok(()), Faults::publish)?;
+            if !topic.has_room(size) {
+                let what = format!("the topic `{}` is full: {}; nothing was published", topic.name, topic.fullest());
+                return Err(failed(what));
+            }
+            sending.push((topic, Arc::new(message), key, size));
+        }
+        for (topic, message, key, size) in sending {
+            topic.add(&message, key, size, 1);
+        }
+        Ok(())
+    }
+
     pub(super) fn extend(&self, group: usize, ticket: Ticket, by: Duration) -> Confirmation {
         if self.config.visibility_timeout.get().is_zero() {
             return Confirmation::settled();
@@ -225,11 +279,35 @@ impl Topic {
         size: usize,
         copies: usize,
     ) -> Option<Position> {
-        let mut state = self.lock();
-        let (capacity, max_bytes) = (self.config.capacity, self.config.max_bytes.as_usize());
-        if !state.groups.iter().all(|group| group.has_room(size, capacity, max_bytes)) {
+        let state = self.lock();
+        if !self.fits(&state, size) {
             return None;
         }
+        Some(self.add_to(state, message, key, size, copies))
+    }
+
+    fn has_room(&self, size: usize) -> bool {
+        self.fits(&self.lock(), size)
+    }
+
+    fn fits(&self, state: &State, size: usize) -> bool {
+        let (capacity, max_bytes) = (self.config.capacity, self.config.max_bytes.as_usize());
+        state.groups.iter().all(|group| group.has_room(size, capacity, max_bytes))
+    }
+
+    /// Adds a message, room or not.
+    fn add(&self, message: &Arc<Message>, key: Option<KeyHash>, size: usize, copies: usize) -> Position {
+        self.add_to(self.lock(), message, key, size, copies)
+    }
+
+    fn add_to(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        message: &Arc<Message>,
+        key: Option<KeyHash>,
+        size: usize,
+        copies: usize,
+    ) -> Position {
         let due = self.faults.as_ref().and_then(Faults::delay_now).map(|delay| Instant::now() + delay);
         let first = state.next_seq;
         let mut waiting = Vec::new();
@@ -244,7 +322,7 @@ impl Topic {
         }
         drop(state);
         waiting.into_iter().for_each(Waker::wake);
-        Some(Position::new(0, first))
+        Position::new(0, first)
     }
 
     fn wake(&self, waiting: Vec<Waker>) {

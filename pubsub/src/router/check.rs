@@ -6,7 +6,7 @@ use super::Settings;
 use super::pending::Pending;
 use crate::batch::Batching;
 use crate::driver::{Capabilities, Endpoint};
-use crate::{Error, Policy};
+use crate::{Error, Policy, outbox};
 
 /// Longer than anybody means, and short enough for every clock.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -60,6 +60,7 @@ pub(super) fn limits(settings: &Settings) -> Result<(), Error> {
 /// What cannot work with the broker that a route receives from.
 pub(super) fn route<S>(route: &Pending<S>, settings: &Settings) -> Result<(), Error> {
     let (name, from) = (route.name, &route.from);
+    transactions(route, settings)?;
     let linger = match &route.batching {
         Some(batching) => batch(name, batching, settings)?,
         None => Duration::ZERO,
@@ -121,6 +122,41 @@ fn batch(name: &str, batching: &Batching, settings: &Settings) -> Result<Duratio
         return Err(fault("Router::concurrency", what, "for batches it counts batches: a few at once will do"));
     }
     Ok(linger)
+}
+
+/// Whether a route can be what it is to be: exactly once, or not.
+fn transactions<S>(route: &Pending<S>, settings: &Settings) -> Result<(), Error> {
+    let Pending { name, from, outbox, .. } = route;
+    let source = from.endpoint();
+    if !settings.exactly_once {
+        if *outbox {
+            let what = format!("the handler of route `{name}` takes an `Outbox`, and the router is not exactly once");
+            return Err(fault("Router::exactly_once", what, "call it, or publish with a `Publisher`"));
+        }
+        return Ok(());
+    }
+    if !from.capabilities().transactions {
+        let what = format!(
+            "route `{name}`: {} has no transactions, so that publishing and acking are two steps, and a crash between \
+             them would have messages published twice",
+            at(source)
+        );
+        let hint = "receive from a broker that has transactions, such as kafka, or do without it and publish with a `Publisher`";
+        return Err(fault("Router::exactly_once", what, hint));
+    }
+    if let Some(to) = &settings.dead_letter
+        && let Err(error) = outbox::fits(source, &to.endpoint())
+    {
+        let what = format!(
+            "route `{name}`: a dead letter is published in one transaction with its message's ack, and {error}"
+        );
+        return Err(fault(
+            "Router::dead_letter",
+            what,
+            "publish dead letters to the broker that the messages come from",
+        ));
+    }
+    Ok(())
 }
 
 pub(super) fn fault(key: &str, what: String, hint: &str) -> Error {

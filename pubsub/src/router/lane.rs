@@ -18,11 +18,13 @@ use super::job::Job;
 use super::slot::Slot;
 use super::wake::LaneWake;
 use crate::batch::Hold;
-use crate::driver::{Capabilities, Endpoint, Progress};
+use crate::driver::{Capabilities, Endpoint, Outgoing, Progress};
 use crate::error::Chain;
 use crate::failure::Verdict;
 use crate::metrics::{Class, Fate, Handled};
-use crate::{Confirmation, DecodeError, Delivery, Error, ErrorKind, Failure, Policy, Publisher, Request, Undecodable};
+use crate::{
+    Confirmation, DecodeError, Delivery, Error, ErrorKind, Failure, Outbox, Policy, Publisher, Request, Undecodable,
+};
 
 /// What the lanes of a route have in common.
 pub(super) struct Shared {
@@ -33,7 +35,8 @@ pub(super) struct Shared {
     pub(super) dead_letter: Option<Publisher>,
     pub(super) watcher: Option<Watcher>,
     pub(super) capabilities: Capabilities,
-    pub(super) source: Endpoint,
+    pub(super) source: Arc<Endpoint>,
+    pub(super) exactly_once: bool,
     pub(super) progress: Option<Arc<dyn Progress>>,
     pub(super) metrics: Handled,
     pub(super) settled: Tally,
@@ -67,6 +70,7 @@ struct Handling {
     since: Instant,
     /// Whether a layer holds the message back: the handler's time has not begun.
     held: bool,
+    outbox: Option<Outbox>,
 }
 
 /// Messages that a lane may handle before it lets the others of its worker have a turn.
@@ -112,9 +116,10 @@ impl Lane {
         let correlation = Correlation { trace: Some(trace), request_id: None };
         let request = Request::new(message).with_attempt(job.attempt);
         self.hold = shared.in_batches.then(Arc::default);
+        let outbox = shared.exactly_once.then(|| Outbox::new(Arc::clone(&shared.source)));
         let request = request.with_position(job.delivery.position()).with_route(shared.route);
-        self.slot.start(request.with_hold(self.hold.clone()));
-        Handling { correlation, since, held: false }
+        self.slot.start(request.with_hold(self.hold.clone()).with_outbox(outbox.clone()));
+        Handling { correlation, since, held: false, outbox }
     }
 
     /// Goes on with the handler; true when it is done and there may be more to do.
@@ -150,7 +155,9 @@ impl Lane {
                 Err(Failure::timed_out(shared.policy.timeout))
             }
         };
-        let Handling { correlation, since, .. } = handling;
+        let Handling { correlation, since, outbox, .. } = handling;
+        // What a handler leaves behind, in a task of its own say, comes too late for this attempt.
+        let outbox = outbox.map(|outbox| outbox.close());
         self.deadline = None;
         let class = result.as_ref().err().map_or(Class::Ok, |failure| failure.class);
         let now = Instant::now();
@@ -158,7 +165,10 @@ impl Lane {
         shared.metrics.processed(class, (now - since).as_secs_f64());
         match result {
             Ok(()) => {
-                self.settle(shared, job, Fate::Acked, Delivery::ack);
+                self.settle(shared, job, Fate::Acked, |delivery| match outbox {
+                    Some(outbox) => delivery.commit(outbox),
+                    None => delivery.ack(),
+                });
             }
             Err(failure) => {
                 let scope = correlation.clone();
@@ -239,7 +249,11 @@ impl Lane {
                     position: job.delivery.position(),
                     route,
                 };
-                let letter = letter.letter(&shared.source);
+                let mut letter = letter.letter(&shared.source);
+                if shared.exactly_once && to.prepare(&mut letter).is_ok() {
+                    let outbox = vec![Outgoing::new(to.endpoint(), letter)];
+                    return self.give_up(shared, job, Fate::DeadLettered, &chain, |delivery| delivery.commit(outbox));
+                }
                 let to = to.clone();
                 let publish = Box::pin(async move { to.publish(letter).await.map(drop) });
                 shared.board.note(self.index, Doing::Burying);

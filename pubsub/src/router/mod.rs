@@ -25,7 +25,10 @@ use mainspring_daemon::{BoxError, Context, Shutdown};
 use tokio::sync::mpsc;
 use tower::{Layer, Service};
 
+#[cfg(doc)]
+use crate::Outbox;
 use crate::batch::{BatchHandler, BatchService, Batching};
+use crate::extract::FromMessage as _;
 use crate::handler::{Handler, HandlerService};
 use crate::{Error, Policy, Publisher, Request, Subscriber};
 
@@ -68,6 +71,7 @@ struct Settings {
     policy: Policy,
     dead_letter: Option<Publisher>,
     watcher: Option<Watcher>,
+    exactly_once: bool,
 }
 
 impl<S: 'static> Router<S> {
@@ -80,6 +84,7 @@ impl<S: 'static> Router<S> {
             policy: Policy::default(),
             dead_letter: None,
             watcher: None,
+            exactly_once: false,
         };
         Self { routes: Vec::new(), settings, handle: RouterHandle::default() }
     }
@@ -92,7 +97,7 @@ impl<S: 'static> Router<S> {
         Args: 'static,
         S: Clone + Send,
     {
-        self.push(name, from, None, move |state| Box::new(Typed(HandlerService::new(handler, state))))
+        self.push(name, from, None, H::OUTBOX, move |state| Box::new(Typed(HandlerService::new(handler, state))))
     }
 
     /// Handles what comes `from` a subscriber with a tower service. An error of the service means retry, unless it is
@@ -103,7 +108,7 @@ impl<S: 'static> Router<S> {
         V::Error: Into<BoxError>,
         V::Future: Send + 'static,
     {
-        self.push(name, from, None, move |_state| Box::new(Typed(service)))
+        self.push(name, from, None, false, move |_state| Box::new(Typed(service)))
     }
 
     /// Handles what comes `from` a subscriber several messages at a time, with a function that answers for each: see
@@ -146,7 +151,9 @@ impl<S: 'static> Router<S> {
         S: Clone + Send,
     {
         let up_to = batching.clone();
-        self.push(name, from, Some(batching), move |state| Box::new(Typed(BatchService::new(handler, state, up_to))))
+        self.push(name, from, Some(batching), H::Item::OUTBOX, move |state| {
+            Box::new(Typed(BatchService::new(handler, state, up_to)))
+        })
     }
 
     /// Puts a tower layer around every route added so far; the last one added is the outermost.
@@ -227,6 +234,24 @@ impl<S: 'static> Router<S> {
         self
     }
 
+    /// Has each message's effects on the broker happen exactly once: what its handler leaves in the [`Outbox`] is published
+    /// in one transaction with the message's ack, and so is its dead letter. Whoever reads only what is committed, as
+    /// Kafka's consumers do unless told otherwise, sees each output once, however often the message was handled.
+    ///
+    /// That is all it covers. Handlers still run more than once for a message, after failures and when another instance
+    /// takes over; what they do elsewhere, in a database or through a [`Publisher`] of their own, is done each time.
+    /// Outputs become visible a little later, when the transaction is committed: messages share transactions, and on Kafka
+    /// those of a partition are committed in order, so that one that is retried for a minute holds back for as long what
+    /// comes of the later ones. When stopping, what was handled is committed within the time that is left; what is not
+    /// comes again elsewhere.
+    ///
+    /// [`run`](Self::run) refuses routes whose broker has no [`transactions`](crate::driver::Capabilities::transactions),
+    /// and a publisher of dead letters on another broker.
+    pub fn exactly_once(mut self) -> Self {
+        self.settings.exactly_once = true;
+        self
+    }
+
     /// Pauses, resumes, drains, adds and removes routes while the router runs: to be kept before
     /// [`run`](Router::run) takes the router.
     pub fn handle(&self) -> RouterHandle {
@@ -238,10 +263,11 @@ impl<S: 'static> Router<S> {
         name: &'static str,
         from: Subscriber,
         batching: Option<Batching>,
+        outbox: bool,
         service: impl FnOnce(S) -> Box<dyn Erased> + Send + 'static,
     ) -> Self {
         let gate = self.handle.announce(name);
-        self.routes.push(Pending { name, from, gate, batching, service: Box::new(service) });
+        self.routes.push(Pending { name, from, gate, batching, outbox, service: Box::new(service) });
         self
     }
 }

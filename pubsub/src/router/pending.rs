@@ -20,6 +20,8 @@ pub(super) struct Pending<S> {
     pub(super) gate: Arc<Gate>,
     /// For a route that handles several messages at once.
     pub(super) batching: Option<Batching>,
+    /// Whether the handler asks for an outbox.
+    pub(super) outbox: bool,
     pub(super) service: Box<dyn FnOnce(S) -> Box<dyn Erased> + Send>,
 }
 
@@ -36,8 +38,8 @@ impl<S> Pending<S> {
         self,
         change: impl FnOnce(Box<dyn FnOnce(S) -> Box<dyn Erased> + Send>) -> Box<dyn FnOnce(S2) -> Box<dyn Erased> + Send>,
     ) -> Pending<S2> {
-        let Self { name, from, gate, batching, service } = self;
-        Pending { name, from, gate, batching, service: change(service) }
+        let Self { name, from, gate, batching, outbox, service } = self;
+        Pending { name, from, gate, batching, outbox, service: change(service) }
     }
 }
 

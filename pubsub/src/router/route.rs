@@ -28,6 +28,9 @@ use crate::{Error, ErrorKind, Subscriber};
 /// The time that closing a subscriber has when there is none left.
 pub(super) const LEAST_CLOSE: Duration = Duration::from_millis(250);
 
+/// How long a subscriber may take to begin transactions.
+const BEGIN: Duration = Duration::from_secs(60);
+
 /// How long a subscriber may take to close when nobody is in a hurry.
 const CLOSE: Duration = Duration::from_secs(5);
 
@@ -43,7 +46,7 @@ pub(super) struct Route {
 
 impl Route {
     pub(super) fn new(route: Pending<()>, settings: &Settings, cx: &Context, stop: Shutdown, latch: Latch) -> Self {
-        let Pending { name, from: subscriber, gate, batching, service } = route;
+        let Pending { name, from: subscriber, gate, batching, outbox: _, service } = route;
         let lanes = settings.lanes(batching.as_ref()).max(1);
         let threads = Handle::try_current().map_or(1, |runtime| runtime.metrics().num_workers());
         let workers: Vec<_> = (0..threads.clamp(1, lanes)).map(|_| Arc::new(WorkerWake::default())).collect();
@@ -64,7 +67,8 @@ impl Route {
             capabilities: subscriber.capabilities(),
             progress: subscriber.progress(),
             metrics: Handled::new(name, &source),
-            source,
+            source: Arc::new(source),
+            exactly_once: settings.exactly_once,
             settled: cx.tally("deliveries_settled"),
             returned: cx.tally("deliveries_returned"),
             board: Board::new(wakes, gate, max_messages, settings.max_bytes),
@@ -92,6 +96,7 @@ impl Route {
     }
 
     pub(super) async fn run(mut self) -> Result<(), Error> {
+        self.begin_transactions().await?;
         let mut workers = self.start();
         let ended = tokio::select! {
             ended = self.pull() => ended,
@@ -138,6 +143,18 @@ impl Route {
         self.close().await;
         self.shared.board.gate.turn(RouteState::Ended);
         result
+    }
+
+    /// Has what is handled be committed in transactions, if the route is to be exactly once.
+    async fn begin_transactions(&mut self) -> Result<(), Error> {
+        if !self.shared.exactly_once {
+            return Ok(());
+        }
+        tokio::select! {
+            begun = self.subscriber.begin_transactions(Instant::now() + BEGIN) => begun,
+            // Nothing will be pulled.
+            () = self.stop.requested() => Ok(()),
+        }
     }
 
     fn start(&mut self) -> JoinSet<()> {

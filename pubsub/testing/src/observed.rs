@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use mainspring_pubsub::driver::{self, Capabilities, Endpoint, Lease, Outcome, Receipt, Url};
+use mainspring_pubsub::driver::{self, Capabilities, Endpoint, Lease, Outcome, Outgoing, Receipt, Url};
 use mainspring_pubsub::{Confirmation, Delivery, Error, ErrorKind, Message, MessageId, Publisher, Subscriber, memory};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -95,6 +95,11 @@ impl driver::Opener for Observed {
 impl Observer {
     pub(crate) fn new(config: memory::Config) -> Self {
         Self { config, state: Mutex::default(), changed: Notify::new() }
+    }
+
+    /// What is published to or received from, and which broker it belongs to.
+    fn endpoint(&self, topic: &str) -> Endpoint {
+        Endpoint::new("memory", topic).with_cluster(format!("{self:p}"))
     }
 
     pub(crate) fn published(&self, topic: &str) -> Vec<Message> {
@@ -277,7 +282,7 @@ impl driver::Publisher for ObservedPublisher {
     }
 
     fn endpoint(&self) -> Endpoint {
-        Endpoint::new("memory", &*self.topic)
+        self.observer.endpoint(&self.topic)
     }
 }
 
@@ -311,6 +316,10 @@ impl driver::Subscriber for ObservedSubscriber {
         self.inner.close(deadline).await
     }
 
+    async fn begin_transactions(&mut self, deadline: Instant) -> Result<(), Error> {
+        self.inner.begin_transactions(deadline).await
+    }
+
     fn is_worked_off(&self) -> bool {
         self.observer.is_worked_off(&self.source)
     }
@@ -320,7 +329,7 @@ impl driver::Subscriber for ObservedSubscriber {
     }
 
     fn endpoint(&self) -> Endpoint {
-        Endpoint::new("memory", &*self.source.topic).with_group(&*self.source.group)
+        self.observer.endpoint(&self.source.topic).with_group(&*self.source.group)
     }
 }
 
@@ -344,6 +353,23 @@ impl Lease for ObservedLease {
             observer.unpublish(&dead, &letter.id);
         }
         observer.settled(&source, &message.id, &outcome, &result);
+        result.map_or_else(Confirmation::failed, |()| Confirmation::settled())
+    }
+
+    fn commit(self: Box<Self>, outbox: Vec<Outgoing>) -> Confirmation {
+        let Self { inner, source, observer } = *self;
+        let message = inner.shared();
+        let sent: Vec<_> =
+            outbox.iter().map(|out| (out.destination.destination.clone(), out.message.clone())).collect();
+        for (topic, message) in &sent {
+            observer.publish(topic, message);
+        }
+        // The memory broker answers at once.
+        let result = inner.commit(outbox).now_or_never().unwrap_or(Ok(()));
+        if result.is_err() {
+            sent.iter().for_each(|(topic, message)| observer.unpublish(topic, &message.id));
+        }
+        observer.settled(&source, &message.id, &Outcome::Ack, &result);
         result.map_or_else(Confirmation::failed, |()| Confirmation::settled())
     }
 

@@ -57,6 +57,7 @@ impl driver::Subscriber for Scripted {
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = self.inner.capabilities();
         capabilities.nack_delay = false;
+        capabilities.transactions = false;
         capabilities
     }
 

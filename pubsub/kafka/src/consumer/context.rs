@@ -4,7 +4,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock, Weak, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 
 use super::feed::Feed;
 use super::partition::Commit;
+use super::transactions::{Done, Fault};
 use crate::client::{self, Cause};
 use crate::holes::Noted;
 use crate::metrics::Consumed;
@@ -27,8 +28,23 @@ use crate::options::{COMMIT, Options, Reset};
 /// How long a rebalance may wait for what the group has committed.
 const LOOK_UP: Duration = Duration::from_secs(5);
 
+/// How long a rebalance may wait for a transaction.
+const REVOKE: Duration = Duration::from_secs(5);
+
+/// The pause between two transactions when what is done has to be committed now.
+const AGAIN: Duration = Duration::from_millis(20);
+
 /// For how many statistics, one a second, no broker may be connected before that is called down.
 const DOWN_AFTER: u32 = 3;
+
+/// What came of an attempt at a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    NothingLeft,
+    Committed,
+    /// To be tried again after a pause.
+    Stuck,
+}
 
 pub(super) struct ConsumerCx {
     feed: Arc<Feed>,
@@ -48,6 +64,7 @@ pub(super) struct ConsumerCx {
     pub(super) joined: AtomicBool,
     /// The broker wants no metadata of that size.
     plain: AtomicBool,
+    fault: Mutex<Option<Fault>>,
     without_broker: AtomicU32,
 }
 
@@ -75,6 +92,7 @@ impl ConsumerCx {
             moved: AtomicBool::new(false),
             joined: AtomicBool::new(false),
             plain: AtomicBool::new(false),
+            fault: Mutex::default(),
             without_broker: AtomicU32::new(0),
         }
     }
@@ -119,10 +137,10 @@ impl ConsumerCx {
         if commits.is_empty() {
             return Ok(());
         }
-        match consumer.commit(&self.list(commits)?, mode) {
+        match consumer.commit(&self.list(commits.iter())?, mode) {
             Err(KafkaError::ConsumerCommit(Code::OffsetMetadataTooLarge)) => {
                 self.plain.store(true, Relaxed);
-                consumer.commit(&self.list(commits)?, mode)
+                consumer.commit(&self.list(commits.iter())?, mode)
             }
             // Nothing new, which is no failure.
             Err(KafkaError::ConsumerCommit(Code::NoOffset)) => Ok(()),
@@ -130,8 +148,9 @@ impl ConsumerCx {
         }
     }
 
-    fn list(&self, commits: &[Commit]) -> KafkaResult<TopicPartitionList> {
-        let mut list = TopicPartitionList::with_capacity(commits.len());
+    /// Positions as the client wants them.
+    pub(super) fn list<'a>(&self, commits: impl Iterator<Item = &'a Commit>) -> KafkaResult<TopicPartitionList> {
+        let mut list = TopicPartitionList::new();
         for commit in commits {
             let mut element = list.add_partition(&self.topic, commit.partition);
             element.set_offset(Offset::Offset(commit.position))?;
@@ -141,6 +160,47 @@ impl ConsumerCx {
             }
         }
         Ok(list)
+    }
+
+    /// Commits what is done in a transaction, or ends the one that is pending.
+    pub(super) fn transact(&self, consumer: &BaseConsumer<Self>, deadline: Instant) -> Result<Progress, Fault> {
+        let mut transactions = self.feed.transactions();
+        let Some(transactions) = transactions.as_mut() else { return Ok(Progress::NothingLeft) };
+        let done = if transactions.is_pending() {
+            transactions.finish(deadline)?
+        } else {
+            let batch = self.feed.batch();
+            if batch.0.is_empty() {
+                return Ok(Progress::NothingLeft);
+            }
+            transactions.run(batch, consumer, deadline)?
+        };
+        match done {
+            Done::Committed(batch) => {
+                self.feed.batch_committed(&batch);
+                return Ok(Progress::Committed);
+            }
+            Done::Aborted(why) => warn!(topic = self.topic, why, "a transaction was aborted; it will be tried again"),
+            Done::NotYet => debug!(topic = self.topic, "the broker has not ended a transaction yet"),
+        }
+        Ok(Progress::Stuck)
+    }
+
+    /// Commits all that is done, in transactions, until `deadline`; true when nothing is left.
+    pub(super) fn transact_all(&self, consumer: &BaseConsumer<Self>, deadline: Instant) -> Result<bool, Fault> {
+        loop {
+            match self.transact(consumer, deadline)? {
+                Progress::NothingLeft => return Ok(true),
+                _ if Instant::now() >= deadline || consumer.assignment_lost() => return Ok(false),
+                Progress::Committed => {}
+                Progress::Stuck => thread::sleep(AGAIN),
+            }
+        }
+    }
+
+    /// What went wrong with transactions while the client was calling back.
+    pub(super) fn take_fault(&self) -> Option<Fault> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn assign(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) {
@@ -213,6 +273,21 @@ impl ConsumerCx {
         if out > 0 && self.feed.stopping().is_none() {
             warn!(topic = self.topic, out, waited = ?budget, "partitions leave with messages in work; those will be handled again");
         }
+        if self.feed.is_transactional() {
+            let all = !lost && self.transact_revoked(consumer);
+            drop(self.feed.forget(partitions));
+            self.consumed.revoked(partitions);
+            self.feed.committed(all);
+            match all {
+                true => info!(topic = self.topic, ?partitions, "partitions revoked"),
+                false => warn!(
+                    topic = self.topic,
+                    ?partitions,
+                    "partitions were lost; what was not committed is handled again elsewhere"
+                ),
+            }
+            return;
+        }
         let commits = self.feed.forget(partitions);
         self.consumed.revoked(partitions);
         let committed = match lost {
@@ -230,6 +305,15 @@ impl ConsumerCx {
                 warn!(topic = self.topic, ?partitions, %error, "partitions were lost; what was acked since the last commit may be handled again");
             }
         }
+    }
+
+    /// Commits what is done before partitions are given up; true when nothing was left.
+    fn transact_revoked(&self, consumer: &BaseConsumer<Self>) -> bool {
+        let deadline = self.feed.stopping().unwrap_or_else(|| Instant::now() + REVOKE);
+        self.transact_all(consumer, deadline.max(Instant::now() + AGAIN)).unwrap_or_else(|fault| {
+            *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+            false
+        })
     }
 
     fn of<'a>(&'a self, list: &'a TopicPartitionList) -> Vec<i32> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Context;
 use std::thread::Thread;
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 use super::lease::KafkaLease;
 use super::partition::{Commit, Partition};
 use super::state::{Entry, Fetched, Room, State, owned};
+use super::transactions::Transactions;
 use crate::SYSTEM;
 use crate::error::error;
 use crate::holes::Noted;
@@ -23,6 +25,8 @@ const MAX_MESSAGES: usize = 2000;
 const MAX_BYTES: usize = 8 << 20;
 /// How far handling may be ahead of the lowest message of a partition that is not done.
 const MAX_GAP: usize = 10_000;
+/// Bytes that handlers may have left, to be committed, before fetching pauses.
+const MAX_HELD: usize = 64 << 20;
 /// When a rejected message comes again, since there is no place for dead letters.
 const REJECT_PAUSE: Duration = Duration::from_secs(10);
 
@@ -35,6 +39,11 @@ pub(super) struct Feed {
     /// Wakes the consumer's thread in a rebalance, when nothing is out any more.
     drained: Condvar,
     worker: OnceLock<Thread>,
+    pub(super) is_transactional: AtomicBool,
+    /// The consumer's thread's own, once there are any.
+    transactions: Mutex<Option<Transactions>>,
+    /// Which cluster the brokers belong to.
+    pub(super) cluster: OnceLock<String>,
 }
 
 /// Nothing to hand out: for good, or until a waker or the clock says so.
@@ -93,10 +102,7 @@ impl Feed {
         let mut state = self.lock();
         let state = &mut *state;
         let Some(partition) = owned(&mut state.partitions, &entry) else { return Confirmation::lost(SYSTEM) };
-        partition.out -= 1;
-        if partition.leaving && partition.out == 0 {
-            self.drained.notify_all();
-        }
+        self.back(partition);
         let rejected = matches!(outcome, Outcome::Reject { .. });
         let pause = match outcome {
             Outcome::Ack => {
@@ -130,6 +136,14 @@ impl Feed {
             return Confirmation::failed(error(ErrorKind::Unsupported, "reject", what));
         }
         Confirmation::settled()
+    }
+
+    /// A message of the partition is out no longer.
+    pub(super) fn back(&self, partition: &mut Partition) {
+        partition.out -= 1;
+        if partition.leaving && partition.out == 0 {
+            self.drained.notify_all();
+        }
     }
 
     /// Whether the loan still stands.
@@ -176,7 +190,8 @@ impl Feed {
         for (number, noted) in partitions {
             state.purge(|entry| entry.partition == number);
             let generation = state.generation();
-            state.partitions.insert(number, Partition::new(generation, noted));
+            let old = state.partitions.insert(number, Partition::new(generation, noted));
+            state.held_bytes -= old.map_or(0, |mut old| old.held.lose());
         }
     }
 
@@ -198,8 +213,13 @@ impl Feed {
     pub(super) fn forget(&self, partitions: &[i32]) -> Vec<Commit> {
         let mut state = self.lock();
         state.purge(|entry| partitions.contains(&entry.partition));
-        let gone = partitions.iter().filter_map(|number| Some((*number, state.partitions.remove(number)?)));
-        gone.filter_map(|(number, mut partition)| partition.commit(number)).collect()
+        let mut commits = Vec::new();
+        for number in partitions {
+            let Some(mut partition) = state.partitions.remove(number) else { continue };
+            state.held_bytes -= partition.held.lose();
+            commits.extend(partition.commit(*number));
+        }
+        commits
     }
 
     /// What has been done and not been committed.
@@ -238,7 +258,7 @@ impl Feed {
         let mut state = self.lock();
         let waiting = state.ready.len() + state.delayed.len();
         let span = state.partitions.get(&partition).filter(|partition| !partition.leaving)?.span();
-        if waiting >= MAX_MESSAGES || state.bytes >= MAX_BYTES || span >= MAX_GAP {
+        if waiting >= MAX_MESSAGES || state.bytes >= MAX_BYTES || span >= MAX_GAP || state.held_bytes >= MAX_HELD {
             state.hungry = true;
             return None;
         }
@@ -272,14 +292,22 @@ impl Feed {
     pub(super) fn end(&self, failure: Option<Error>) {
         let mut state = self.lock();
         state.close();
-        state.partitions.clear();
+        for (_, mut partition) in state.partitions.drain() {
+            partition.held.lose();
+        }
+        state.held_bytes = 0;
         state.failure = failure;
         if let Some(waker) = state.waker.take() {
             waker.wake();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    /// Locked for as long as the broker takes to answer: by the consumer's thread alone, once there are any.
+    pub(super) fn transactions(&self) -> MutexGuard<'_, Option<Transactions>> {
+        self.transactions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing of others runs under the lock, so a poisoned one is still whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

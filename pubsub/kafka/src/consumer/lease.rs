@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainspring_pubsub::driver::{Confirmation, Lease, Outcome};
+use mainspring_pubsub::driver::{Confirmation, Lease, Outcome, Outgoing};
 use tokio::time::Instant;
 
 use super::feed::Feed;
@@ -26,6 +26,10 @@ impl KafkaLease {
 impl Lease for KafkaLease {
     fn settle(self: Box<Self>, outcome: Outcome) -> Confirmation {
         self.feed.settle(self.entry, outcome)
+    }
+
+    fn commit(self: Box<Self>, outbox: Vec<Outgoing>) -> Confirmation {
+        self.feed.commit(self.entry, outbox)
     }
 
     fn extend(&self, _by: Duration) -> Confirmation {

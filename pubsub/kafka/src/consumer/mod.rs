@@ -1,11 +1,14 @@
 //! Messages in: an operating system's thread for each consumer fetches, commits and answers rebalances; the subscriber
 //! hands out what it has fetched.
 
+mod batch;
 mod context;
+mod exactly_once;
 mod feed;
 mod lease;
 mod partition;
 mod state;
+mod transactions;
 mod worker;
 
 use std::fmt;
@@ -24,14 +27,18 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use crate::SYSTEM;
 use crate::error::error;
+use crate::instance::{self, Claim, Names};
 use crate::options::{Options, Reset};
 use feed::{Feed, Nothing};
+use transactions::Transactions;
 
 /// How long a consumer that was dropped, and not closed, may take to leave its group.
 const FAREWELL: Duration = Duration::from_secs(10);
 
 pub(crate) struct KafkaSubscriber {
     feed: Arc<Feed>,
+    options: Arc<Options>,
+    names: Names,
     endpoint: Endpoint,
     replay: bool,
     timer: Option<Pin<Box<Sleep>>>,
@@ -45,14 +52,15 @@ struct End(Arc<Feed>, #[expect(dead_code, reason = "its drop is what tells")] on
 
 impl KafkaSubscriber {
     /// Starts the consumer's thread, and waits until it has found the topic.
-    pub(crate) async fn open(options: Options, group: String) -> Result<Self, Error> {
+    pub(crate) async fn open(options: Options, group: String, names: Names) -> Result<Self, Error> {
         let feed = Arc::new(Feed::default());
         let endpoint = Endpoint::new(SYSTEM, &options.topic).with_group(&group);
         let replay = options.reset == Reset::Earliest;
+        let options = Arc::new(options);
         let (opened, opening) = oneshot::channel();
         let (ending, ended) = oneshot::channel::<()>();
         let work = {
-            let feed = Arc::clone(&feed);
+            let (feed, options) = (Arc::clone(&feed), Arc::clone(&options));
             move || {
                 let _end = End(Arc::clone(&feed), ending);
                 worker::run(&options, &group, &feed, opened);
@@ -62,10 +70,26 @@ impl KafkaSubscriber {
         let thread =
             thread.map_err(|cause| error(ErrorKind::Other, "open", "no thread for the consumer").with_source(cause))?;
         // Made first, so that the thread is told to end when this future is dropped.
-        let subscriber = Self { feed, endpoint, replay, timer: None, ended: Some(ended), thread: Some(thread) };
+        let (ended, thread) = (Some(ended), Some(thread));
+        let mut subscriber = Self { feed, options, names, endpoint, replay, timer: None, ended, thread };
         let early = || Err(error(ErrorKind::Other, "open", "the consumer's thread ended early"));
         opening.await.unwrap_or_else(|_| early())?;
+        if let Some(cluster) = subscriber.feed.cluster.get() {
+            subscriber.endpoint.cluster = Some(cluster.clone());
+        }
         Ok(subscriber)
+    }
+
+    /// The name under which transactions are made, which no other member of the group may have.
+    fn claim(&self) -> Result<Claim, Error> {
+        let Some(instance) = self.options.instance.clone().or_else(instance::host) else {
+            let what =
+                "the host has no name to tell this member of the group from others by; set the option `instance`";
+            return Err(error(ErrorKind::Other, "begin transactions", what));
+        };
+        let Endpoint { destination, group, .. } = &self.endpoint;
+        let group = group.as_deref().unwrap_or_default();
+        Ok(self.names.claim(&format!("mainspring.{group}.{destination}.{instance}")))
     }
 
     /// Has `cx` woken at `at`; ready if that is over already.
@@ -95,6 +119,23 @@ impl driver::Subscriber for KafkaSubscriber {
                 Err(Nothing::Until(Some(due))) => ready!(self.poll_timer(due, cx)),
             }
         }
+    }
+
+    /// Registers the name of this member for transactions, which ends what an earlier process of the name has left open.
+    async fn begin_transactions(&mut self, deadline: Instant) -> Result<(), Error> {
+        let (options, claim) = (Arc::clone(&self.options), Arc::new(self.claim()?));
+        let (opened, opening) = oneshot::channel();
+        // The client only waits by blocking.
+        let open = move || {
+            // When nobody waits any more, the producer is closed here.
+            let _ = opened.send(Transactions::open(&options, claim, deadline.into_std()));
+        };
+        let spawned = thread::Builder::new().name("kafka-open".to_owned()).spawn(open);
+        spawned.map_err(|cause| error(ErrorKind::Other, "open", "no thread to open with").with_source(cause))?;
+        let early = || Err(error(ErrorKind::Other, "open", "the opening thread ended early"));
+        let transactions = opening.await.unwrap_or_else(|_| early())?;
+        self.feed.begin_transactions(transactions);
+        Ok(())
     }
 
     /// Commits, and leaves the group so that others take over at once. Deliveries that are out are lost. A thread that

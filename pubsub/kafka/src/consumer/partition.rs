@@ -2,6 +2,7 @@
 
 use mainspring_pubsub::driver::PartitionProgress;
 
+use super::batch::{Held, Step};
 use crate::holes::{Noted, encode};
 use crate::tracker::Tracker;
 
@@ -24,6 +25,8 @@ pub(super) struct Partition {
     pub(super) leaving: bool,
     /// Something is done that was not committed.
     pub(super) dirty: bool,
+    /// What handlers have left, to be committed with the position.
+    pub(super) held: Held,
     /// Where the group would go on if we were gone, as far as the broker has said.
     pub(super) committed: Option<i64>,
     tracker: Tracker,
@@ -33,7 +36,27 @@ pub(super) struct Partition {
 impl Partition {
     /// A partition of which an earlier owner has `noted` messages as done.
     pub(super) fn new(generation: u64, noted: Noted) -> Self {
-        Self { generation, out: 0, leaving: false, dirty: false, committed: None, tracker: Tracker::default(), noted }
+        Self {
+            generation,
+            out: 0,
+            leaving: false,
+            dirty: false,
+            held: Held::default(),
+            committed: None,
+            tracker: Tracker::default(),
+            noted,
+        }
+    }
+
+    /// How far a transaction gets. What is done above the position is not noted: what its handlers left is not published.
+    pub(super) fn step(&self, partition: i32) -> Option<Step> {
+        let (position, before) = (self.tracker.position()?, self.tracker.first());
+        if self.committed == Some(position) || (self.committed.is_none() && !self.dirty) {
+            return None;
+        }
+        let metadata = encode(position, self.noted.from(self.tracker.next()?));
+        let commit = Commit { partition, position, metadata };
+        Some(Step { commit, generation: self.generation, before, outboxes: self.held.before(before) })
     }
 
     /// Takes in the next offset; answers its number in the tracker, `None` when it was done by an earlier owner.

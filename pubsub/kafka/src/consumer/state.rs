@@ -20,6 +20,8 @@ pub(super) struct State {
     pub(super) delayed: BTreeMap<(Instant, u64), Entry>,
     /// Of what is ready or delayed.
     pub(super) bytes: usize,
+    /// Of what handlers have left, until it is committed.
+    pub(super) held_bytes: usize,
     pub(super) next_order: u64,
     pub(super) next_generation: u64,
     pub(super) waker: Option<Waker>,
@@ -68,7 +70,8 @@ impl State {
         if passed {
             self.purge(|entry| entry.partition == number);
             let generation = self.generation();
-            self.partitions.insert(number, Partition::new(generation, Noted::default()));
+            let old = self.partitions.insert(number, Partition::new(generation, Noted::default()));
+            self.held_bytes -= old.map_or(0, |mut old| old.held.lose());
         }
         let Some(partition) = self.partitions.get_mut(&number) else { return };
         let Some(place) = partition.fetched(offset) else { return };

@@ -16,15 +16,26 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
-use super::context::ConsumerCx;
+use super::context::{ConsumerCx, Progress};
 use super::feed::Feed;
 use super::state::{Fetched, Room};
+use super::transactions::{Fault, Transactions};
 use crate::client::{self, millis};
 use crate::error::{error, from_creation, from_kafka, kind};
 use crate::options::{Options, Protocol, Reset};
 use crate::{record, startup};
 
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
+/// How soon after a transaction there may be another: messages share them.
+const TRANSACT_EVERY: Duration = Duration::from_millis(50);
+/// How long the broker may take for a transaction before the consumer looks after its other business.
+const TRANSACT: Duration = Duration::from_secs(2);
+/// How soon a transaction that was aborted is tried again.
+const STUCK_PAUSE: Duration = Duration::from_millis(250);
+/// How soon a producer for transactions may be fenced again before that is taken for a fight over its name.
+const FENCED_AGAIN: Duration = Duration::from_secs(60);
+/// How often brokers that are gone are asked whether they are back.
+const PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between two polls. Something that happens ends it early.
 const IDLE: Duration = Duration::from_millis(100);
 /// Messages taken from one partition before the next has its turn.
@@ -64,6 +75,11 @@ enum Ended {
     Stopped(Instant),
     /// The broker does not know the new group protocol.
     TooOld,
+    /// Only what is committed tells where to go on.
+    InDoubt {
+        fenced: bool,
+        what: String,
+    },
     Failed(Error),
 }
 
@@ -76,6 +92,7 @@ pub(super) fn run(options: &Options, group: &str, feed: &Arc<Feed>, opened: Open
         Protocol::Classic => Protocol::Classic,
         Protocol::Auto | Protocol::Consumer => Protocol::Consumer,
     };
+    let (mut started_anew, mut last_fenced) = (false, None);
     let failure = loop {
         let ended = match Worker::start(options, group, feed, protocol, opened.as_ref()) {
             Ok(mut worker) => {
@@ -88,15 +105,31 @@ pub(super) fn run(options: &Options, group: &str, feed: &Arc<Feed>, opened: Open
             }
             Err(error) => Ended::Failed(error),
         };
+        started_anew |= matches!(ended, Ended::InDoubt { .. });
         match ended {
             Ended::Stopped(_) => break None,
             Ended::TooOld => {
                 info!(topic = options.topic, group, "the broker has no `consumer` groups; joining a classic one");
                 protocol = Protocol::Classic;
             }
+            Ended::InDoubt { fenced, what } => match begin_anew(options, feed, fenced, &what, &mut last_fenced) {
+                Ok(true) => {}
+                Ok(false) => break None,
+                Err(error) => break Some(error),
+            },
+            // The brokers were there before: they will be there again.
+            Ended::Failed(error) if opened.is_none() && started_anew && error.is_retryable() => {
+                feed.set_down(Some((error.kind(), error.to_string())));
+                if feed.stopping().is_some() {
+                    break None;
+                }
+                thread::park_timeout(PAUSE);
+            }
             Ended::Failed(error) => break Some(error),
         }
     };
+    // Whatever is pending there is ended by the broker, or by the next owner of the name.
+    drop(feed.transactions().take());
     match (failure, opened) {
         (Some(failure), Some(opened)) => {
             feed.end(None);
@@ -104,6 +137,47 @@ pub(super) fn run(options: &Options, group: &str, feed: &Arc<Feed>, opened: Open
             let _ = opened.send(Err(failure));
         }
         (failure, _) => feed.end(failure),
+    }
+}
+
+/// Has everything that is held given up, and makes another producer for transactions, which has the broker end the last
+/// one, one way or the other. False when told to stop.
+fn begin_anew(
+    options: &Options,
+    feed: &Feed,
+    fenced: bool,
+    what: &str,
+    last_fenced: &mut Option<Instant>,
+) -> Result<bool, Error> {
+    let partitions: Vec<_> = feed.generations().into_keys().collect();
+    drop(feed.forget(&partitions));
+    let Some(old) = feed.transactions().take() else { return Ok(true) };
+    let claim = Arc::clone(&old.claim);
+    drop(old);
+    if fenced && last_fenced.replace(Instant::now()).is_some_and(|last| last.elapsed() < FENCED_AGAIN) {
+        let what = format!(
+            "another process makes transactions as `{}`; give each member of the group an `instance=` of its own",
+            claim.name()
+        );
+        return Err(error(ErrorKind::Other, "commit", what));
+    }
+    warn!(topic = options.topic, what, "a transaction's end is not known; beginning anew from what is committed");
+    loop {
+        if feed.stopping().is_some() {
+            return Ok(false);
+        }
+        match Transactions::open(options, Arc::clone(&claim), Instant::now() + PAUSE) {
+            Ok(transactions) => {
+                feed.begin_transactions(transactions);
+                feed.set_down(None);
+                return Ok(true);
+            }
+            Err(error) if error.is_retryable() => {
+                feed.set_down(Some((error.kind(), error.to_string())));
+                thread::park_timeout(PAUSE);
+            }
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -149,6 +223,7 @@ impl<'a> Worker<'a> {
             || drop(consumer.poll(Duration::ZERO)),
             || opened.is_some_and(Opened::is_closed),
         )?;
+        feed.cluster.get_or_init(|| startup::cluster(options, consumer.client()));
         consumer.subscribe(&[&options.topic]).map_err(|cause| from_kafka("subscribe", cause))?;
         let next_commit = Instant::now() + COMMIT_EVERY;
         let (consumer, queues) = (Arc::new(consumer), BTreeMap::new());
@@ -175,7 +250,11 @@ impl<'a> Worker<'a> {
                 return Ended::Stopped(Instant::now() + LEAVE);
             }
             let fetched = self.fetch();
-            if Instant::now() >= self.next_commit {
+            if self.feed.is_transactional() {
+                if let Err(ended) = self.transact() {
+                    return ended;
+                }
+            } else if Instant::now() >= self.next_commit {
                 self.next_commit = Instant::now() + COMMIT_EVERY;
                 let commits = self.feed.commits();
                 if let Err(error) = self.consumer.context().commit_later(&self.consumer, &commits) {
@@ -184,9 +263,26 @@ impl<'a> Worker<'a> {
                 }
             }
             if !fetched {
-                thread::park_timeout(IDLE);
+                let pause = if self.feed.is_transactional() { TRANSACT_EVERY } else { IDLE };
+                thread::park_timeout(pause);
             }
         }
+    }
+
+    /// Commits what is done, if it is time to, in a transaction.
+    fn transact(&mut self) -> Result<(), Ended> {
+        let context = self.consumer.context();
+        if let Some(fault) = context.take_fault() {
+            return Err(fault.into());
+        }
+        if Instant::now() >= self.next_commit {
+            let pause = match context.transact(&self.consumer, Instant::now() + TRANSACT)? {
+                Progress::Stuck => STUCK_PAUSE,
+                Progress::Committed | Progress::NothingLeft => TRANSACT_EVERY,
+            };
+            self.next_commit = Instant::now() + pause;
+        }
+        Ok(())
     }
 
     /// Serves the client's events, and takes in what comes past the queues: all of it, before a queue is read, or
@@ -294,16 +390,31 @@ impl<'a> Worker<'a> {
     /// Commits, leaves the group, and waits until the broker knows.
     fn leave(&mut self, deadline: Instant) {
         self.be_member(deadline);
+        if self.feed.is_transactional() {
+            let all = match self.consumer.context().transact_all(&self.consumer, deadline) {
+                Ok(all) => all,
+                Err(fault) => {
+                    warn!(topic = self.options.topic, error = %fault, "the last transaction failed");
+                    false
+                }
+            };
+            self.feed.committed(all);
+        } else {
+            self.commit_last(deadline);
+        }
+        self.consumer.unsubscribe();
+        while !self.feed.generations().is_empty() && Instant::now() < deadline {
+            drop(self.consumer.poll(Duration::from_millis(10)));
+        }
+    }
+
+    fn commit_last(&self, deadline: Instant) {
         let commits = self.feed.commits();
         let committed = self.consumer.context().commit_now(&self.consumer, commits, deadline);
         self.feed.committed(committed.is_ok());
         if let Err(error) = committed {
             // Tried once more when the partitions are given up.
             debug!(topic = self.options.topic, %error, "commit failed");
-        }
-        self.consumer.unsubscribe();
-        while !self.feed.generations().is_empty() && Instant::now() < deadline {
-            drop(self.consumer.poll(Duration::from_millis(10)));
         }
     }
 
@@ -330,6 +441,15 @@ impl<'a> Worker<'a> {
         let Self { consumer, queues, .. } = self;
         drop(queues);
         drop(consumer);
+    }
+}
+
+impl From<Fault> for Ended {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Unclear { fenced, what } => Self::InDoubt { fenced, what },
+            Fault::Final(error) => Self::Failed(error),
+        }
     }
 }
 

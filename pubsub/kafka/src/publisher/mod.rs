@@ -12,6 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mainspring_pubsub::driver::{self, Capabilities, Endpoint, Receipt};
 use mainspring_pubsub::{Error, ErrorKind, Message, Position};
+use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::BaseRecord;
 use tokio::sync::oneshot;
@@ -37,6 +38,7 @@ const PURGE: Duration = Duration::from_millis(500);
 
 pub(crate) struct KafkaPublisher {
     topic: String,
+    endpoint: Endpoint,
     producer: Producer,
     slots: Arc<Slots>,
 }
@@ -57,17 +59,8 @@ impl KafkaPublisher {
 
     fn connect(options: &Options, timeout: Duration, given_up: impl Fn() -> bool) -> Result<Self, Error> {
         let (slots, cause) = (Arc::new(Slots::default()), Arc::new(Cause::default()));
-        let mut config = client::config(options);
-        config
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            .set("linger.ms", millis(options.linger))
-            .set("compression.type", &options.compression)
-            // Where Kafka's own clients put a key.
-            .set("partitioner", "murmur2_random")
-            .set("message.timeout.ms", millis(timeout.max(options.linger + Duration::from_secs(1))))
-            .set("message.max.bytes", CLIENT_MESSAGE_BYTES)
-            .set("queue.buffering.max.kbytes", CLIENT_QUEUE_KIB);
+        let mut config = config(options);
+        config.set("message.timeout.ms", millis(timeout.max(options.linger + Duration::from_secs(1))));
         if let Some(retries) = options.max_retry {
             // Without retries nothing can come twice, or out of order, by the client's doing.
             config.set("retries", retries.to_string()).set("enable.idempotence", (retries > 0).to_string());
@@ -75,7 +68,9 @@ impl KafkaPublisher {
         let producer = Producer::open(config, Arc::clone(&slots), Arc::clone(&cause))?;
         // The producer's own thread lets the client say what it has to say.
         startup::check(options, &cause, |step| producer.fetch_metadata(&options.topic, step), || (), given_up)?;
-        Ok(Self { topic: options.topic.clone(), producer, slots })
+        let mut endpoint = Endpoint::new(SYSTEM, &options.topic);
+        endpoint.cluster = Some(producer.cluster(options));
+        Ok(Self { topic: options.topic.clone(), endpoint, producer, slots })
     }
 
     /// Hands a message to the client; while its queue is full, after the next answers.
@@ -170,6 +165,10 @@ impl driver::Publisher for KafkaPublisher {
         results
     }
 
+    fn check(&self, message: &Message) -> Result<(), Error> {
+        record::headers(message).map(drop)
+    }
+
     /// At the deadline, what is left is given up: the error counts it, and publishes that still wait for an answer learn
     /// whether theirs was sent.
     async fn flush(&self, deadline: Instant) -> Result<(), Error> {
@@ -193,7 +192,7 @@ impl driver::Publisher for KafkaPublisher {
     }
 
     fn endpoint(&self) -> Endpoint {
-        Endpoint::new(SYSTEM, &self.topic)
+        self.endpoint.clone()
     }
 }
 
@@ -201,6 +200,21 @@ impl fmt::Debug for KafkaPublisher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KafkaPublisher").field("topic", &self.topic).field("slots", &self.slots).finish_non_exhaustive()
     }
+}
+
+/// Settings of every producer.
+pub(crate) fn config(options: &Options) -> ClientConfig {
+    let mut config = client::config(options);
+    config
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("linger.ms", millis(options.linger))
+        .set("compression.type", &options.compression)
+        // Where Kafka's own clients put a key.
+        .set("partitioner", "murmur2_random")
+        .set("message.max.bytes", CLIENT_MESSAGE_BYTES)
+        .set("queue.buffering.max.kbytes", CLIENT_QUEUE_KIB);
+    config
 }
 
 /// The limits of messages.

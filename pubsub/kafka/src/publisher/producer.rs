@@ -17,6 +17,8 @@ use tracing::error;
 use super::slots::{Slots, Written};
 use crate::client::{self, Cause};
 use crate::error::{error, from_creation};
+use crate::options::Options;
+use crate::startup;
 
 /// The least time between two clients: when each fails at once, the fault is elsewhere.
 const REPLACE_EVERY: Duration = Duration::from_secs(1);
@@ -81,6 +83,14 @@ impl Producer {
         match &self.read().client {
             Some(client) => client.client().fetch_metadata(Some(topic), timeout),
             None => Err(KafkaError::Canceled),
+        }
+    }
+
+    /// What tells the brokers' cluster from others.
+    pub(super) fn cluster(&self, options: &Options) -> String {
+        match &self.read().client {
+            Some(client) => startup::cluster(options, client.client()),
+            None => options.brokers.clone(),
         }
     }
 

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use mainspring_pubsub::driver::{self, Capabilities, Endpoint, Lease, Outcome};
+use mainspring_pubsub::driver::{self, Capabilities, Endpoint, Lease, Outcome, Outgoing};
 use mainspring_pubsub::{Confirmation, Delivery, Error, Message, Subscriber};
 use tokio::time::Instant;
 
@@ -70,6 +70,10 @@ impl driver::Subscriber for Watched {
         self.inner.close(deadline).await
     }
 
+    async fn begin_transactions(&mut self, deadline: Instant) -> Result<(), Error> {
+        self.inner.begin_transactions(deadline).await
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
     }
@@ -81,16 +85,12 @@ impl driver::Subscriber for Watched {
 
 impl Lease for WatchedLease {
     fn settle(self: Box<Self>, outcome: Outcome) -> Confirmation {
-        let Self { inner, journal, tag, delivery } = *self;
-        journal.settled(tag.clone(), delivery, Settlement::from(&outcome));
-        let mut confirmation = settle(inner, outcome);
-        match (&mut confirmation).now_or_never() {
-            None => journal.forward(tag, delivery, confirmation),
-            Some(result) => {
-                journal.note(tag, What::Confirmed { delivery, taken: result.is_ok() });
-                result.map_or_else(Confirmation::failed, |()| Confirmation::settled())
-            }
-        }
+        let noted = Settlement::from(&outcome);
+        self.pass_on(noted, |inner| settle(inner, outcome))
+    }
+
+    fn commit(self: Box<Self>, outbox: Vec<Outgoing>) -> Confirmation {
+        self.pass_on(Settlement::from(&Outcome::Ack), |inner| inner.commit(outbox))
     }
 
     fn extend(&self, by: Duration) -> Confirmation {
@@ -99,6 +99,21 @@ impl Lease for WatchedLease {
 
     fn expires(&self) -> Option<Instant> {
         self.inner.lease()
+    }
+}
+
+impl WatchedLease {
+    fn pass_on(self, noted: Settlement, settle: impl FnOnce(Delivery) -> Confirmation) -> Confirmation {
+        let Self { inner, journal, tag, delivery } = self;
+        journal.settled(tag.clone(), delivery, noted);
+        let mut confirmation = settle(inner);
+        match (&mut confirmation).now_or_never() {
+            None => journal.forward(tag, delivery, confirmation),
+            Some(result) => {
+                journal.note(tag, What::Confirmed { delivery, taken: result.is_ok() });
+                result.map_or_else(Confirmation::failed, |()| Confirmation::settled())
+            }
+        }
     }
 }
 
