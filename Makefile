@@ -27,7 +27,7 @@ lint: ## formatting and clippy
 docs: ## API documentation into target/doc; a broken link is an error
 	@RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps
 
-bench: ## the kit against bare axum, side by side; prints the README's table
+bench: ## the kit beside bare axum, the tower stack, channels and Kafka's own client: time, memory, what a stop loses
 	@cargo run --locked --release --package mainspring-benches
 
 gates: ## instructions and allocations against benches/gates.toml; scripts/gates.sh --accept takes new numbers

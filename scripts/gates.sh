@@ -20,4 +20,4 @@ fi
 # Without the frame pointers of .cargo/config.toml: they add their few per cent to every function alike, and the
 # numbers are about what the kit does.
 export RUSTFLAGS='-C force-frame-pointers=no'
-exec cargo run --quiet --locked --release --package mainspring-benches --bin gates -- "$@"
+exec cargo run --quiet --locked --release --package mainspring-benches --no-default-features --bin gates -- "$@"

@@ -13,9 +13,11 @@ use mainspring_server::{Config, Service, SimpleServer};
 use serde::Serialize;
 
 use crate::gate::{self, Used};
+use crate::tower;
 
 /// What is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Arm {
     /// `axum::serve`, and nothing else.
     Bare,
@@ -23,11 +25,13 @@ pub enum Arm {
     Kit,
     /// The same with a JSON access log, written to `/dev/null`.
     KitLog,
+    /// `axum::serve` with the usual layers: request id, trace, caught panics, timeout, metrics by route.
+    Tower,
 }
 
 impl Arm {
     /// All of them, the reference first.
-    pub const ALL: [Self; 3] = [Self::Bare, Self::Kit, Self::KitLog];
+    pub const ALL: [Self; 4] = [Self::Bare, Self::Kit, Self::KitLog, Self::Tower];
 
     /// Those whose cost is gated, and the reference.
     pub const GATED: [Self; 3] = [Self::Bare, Self::Kit, Self::KitLog];
@@ -38,6 +42,7 @@ impl Arm {
             Self::Bare => "bare axum::serve",
             Self::Kit => "SimpleServer, everything on",
             Self::KitLog => "the same with JSON access log",
+            Self::Tower => "the usual tower stack, no access log",
         }
     }
 
@@ -47,6 +52,7 @@ impl Arm {
             Self::Bare => "bare",
             Self::Kit => "kit",
             Self::KitLog => "kit-log",
+            Self::Tower => "tower",
         }
     }
 }
@@ -107,10 +113,11 @@ impl Service for Cats {
 
 async fn listen(arm: Arm) {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    if arm == Arm::Bare {
+    if matches!(arm, Arm::Bare | Arm::Tower) {
         let listener = tokio::net::TcpListener::bind(any).await.expect("loopback can be bound");
         announce(listener.local_addr().expect("a bound socket has an address"));
-        axum::serve(listener, routes()).await.expect("serving has no end");
+        let router = if arm == Arm::Bare { routes() } else { tower::layered(routes()) };
+        axum::serve(listener, router).await.expect("serving has no end");
         return;
     }
     let mut config = Config::default();

@@ -7,6 +7,7 @@ use std::process::{Child as Process, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use crate::arms::Arm;
+use crate::machine;
 
 /// A running arm. Dropping it ends it.
 #[derive(Debug)]
@@ -47,14 +48,7 @@ impl Child {
 
     /// Processor time used so far, of all its threads.
     pub fn cpu(&self) -> io::Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/schedstat", self.process.id()))?;
-        // schedstat counts one thread; the sum over all of them is in the threads' own files.
-        let mut nanos = 0;
-        for task in std::fs::read_dir(format!("/proc/{}/task", self.process.id()))? {
-            let stat = std::fs::read_to_string(task?.path().join("schedstat")).unwrap_or_else(|_| stat.clone());
-            nanos += stat.split_whitespace().next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or(0);
-        }
-        Ok(Duration::from_nanos(nanos))
+        machine::cpu_time(&self.process.id().to_string())
     }
 
     /// Allocations and bytes so far; only a counting binary knows them.
@@ -65,10 +59,7 @@ impl Child {
 
     /// Resident memory, in bytes.
     pub fn resident(&self) -> io::Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.split_whitespace().next()).and_then(|kib| kib.parse::<u64>().ok());
-        kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("no VmRSS"))
+        machine::resident(&self.process.id().to_string())
     }
 }
 

@@ -4,8 +4,12 @@
 //! |---|---|
 //! | `arms.rs` | the servers that are compared |
 //! | `child.rs` | an arm in a process of its own, and what it has used |
+//! | `http.rs` | requests: arms in turn |
+//! | `tower.rs` | the usual layers, for one of the arms |
 //! | `load.rs` | the client |
 //! | `messages.rs` | the paths of a message |
+//! | `rounds.rs` | arms in turn, and the table of what they did |
+//! | `pubsub/` | messages: the kit beside channels and Kafka's own client |
 //! | `machine.rs` | the machine's facts |
 //! | `table.rs` | medians, spread, and how they are printed |
 //! | `gate/` | instructions and allocations against committed numbers |
@@ -16,7 +20,11 @@
 pub mod arms;
 pub mod child;
 pub mod gate;
+pub mod http;
 pub mod load;
 pub mod machine;
 pub mod messages;
+pub mod pubsub;
+pub mod rounds;
 pub mod table;
+mod tower;

@@ -1,6 +1,8 @@
 //! The machine's facts, without which a number says little.
 
+use std::io;
 use std::process::Command;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -33,6 +35,32 @@ impl std::fmt::Display for Machine {
         let Self { cpu, cores, kernel, rustc } = self;
         write!(f, "{cpu}, {cores} cores, Linux {kernel}, {rustc}")
     }
+}
+
+/// Processor time that a process has used so far, of all its threads; `self` is this one.
+///
+/// # Errors
+/// When there is no such process.
+pub fn cpu_time(process: &str) -> io::Result<Duration> {
+    let mut nanos = 0;
+    // A process' own `schedstat` is that of its first thread alone.
+    for thread in std::fs::read_dir(format!("/proc/{process}/task"))? {
+        // One that has ended since takes its time with it: benches keep their threads while they measure.
+        let stat = std::fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
+        nanos += stat.split_whitespace().next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or(0);
+    }
+    Ok(Duration::from_nanos(nanos))
+}
+
+/// Resident memory of a process, in bytes.
+///
+/// # Errors
+/// When there is no such process.
+pub fn resident(process: &str) -> io::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()).and_then(|kib| kib.parse::<u64>().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("no VmRSS"))
 }
 
 /// What instruction counts depend on besides the code.

@@ -1,9 +1,11 @@
 //! Medians, spread, and how they are printed.
 
+use serde::Serialize;
+
 use crate::arms::Arm;
 
 /// What the rounds of one arm gave.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Row {
     /// The arm.
     pub arm: Arm,
@@ -15,8 +17,20 @@ pub struct Row {
     pub p99: Vec<f64>,
     /// Allocations and allocated bytes for one request.
     pub allocations: (f64, f64),
+    /// Resident memory before the first request, in bytes.
+    pub idle: u64,
     /// Resident memory after the rounds, in bytes.
     pub resident: u64,
+    /// Resident memory of a connection that never spoke, in bytes.
+    pub silent: u64,
+}
+
+impl Row {
+    /// An arm that has not run yet.
+    pub fn new(arm: Arm) -> Self {
+        let (cpu, rate, p99) = (vec![], vec![], vec![]);
+        Self { arm, cpu, rate, p99, allocations: (0.0, 0.0), idle: 0, resident: 0, silent: 0 }
+    }
 }
 
 /// The middle one of `values`.
@@ -36,16 +50,17 @@ pub fn spread(values: &[f64]) -> (f64, f64) {
 }
 
 /// Prints the rows as a Markdown table, each beside the first.
-pub fn print(rows: &[Row]) {
+pub fn print(title: &str, rows: &[Row]) {
     println!(
-        "| HTTP/1, 32 connections, one worker | CPU µs/request: median (min–max) | × bare | requests/s | p99 µs | allocations | bytes | resident MiB |"
+        "\n| {title} | CPU µs/request: median (min–max) | × bare | requests/s | p99 µs | allocations | bytes | MiB idle | MiB after | bytes of a silent connection |"
     );
-    println!("|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     let Some(reference) = rows.first().map(|row| median(&row.cpu)) else { return };
+    let mib = |bytes: u64| bytes as f64 / (1024.0 * 1024.0);
     for row in rows {
         let (low, high) = spread(&row.cpu);
         println!(
-            "| {} | {:.2} ({low:.2}–{high:.2}) | {:.2} | {:.0} | {:.0} | {:.1} | {:.0} | {:.1} |",
+            "| {} | {:.2} ({low:.2}–{high:.2}) | {:.2} | {:.0} | {:.0} | {:.1} | {:.0} | {:.1} | {:.1} | {} |",
             row.arm.title(),
             median(&row.cpu),
             median(&row.cpu) / reference,
@@ -53,7 +68,9 @@ pub fn print(rows: &[Row]) {
             median(&row.p99),
             row.allocations.0,
             row.allocations.1,
-            row.resident as f64 / (1024.0 * 1024.0),
+            mib(row.idle),
+            mib(row.resident),
+            row.silent,
         );
     }
 }

@@ -1,79 +1,101 @@
-//! Runs all arms, interleaved, and prints the README's table: `make bench`, or `bench --rounds 3 --seconds 1`.
+//! The benches: `make bench`.
+//!
+//! `bench [http] [memory] [kafka]` runs these parts, without names all; `--rounds N` and `--seconds N` set how long,
+//! `--json FILE` also writes what was measured, with the machine's facts. Gates are not here: see `bin/gates.rs`.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::process::ExitCode;
+use std::time::Duration;
 
-use mainspring_benches::arms::Arm;
-use mainspring_benches::child::Child;
-use mainspring_benches::load::{self, Protocol};
 use mainspring_benches::machine::Machine;
-use mainspring_benches::table::{self, Row};
+use mainspring_benches::{http, pubsub};
+use serde_json::{Map, Value, json};
 
-const CONNECTIONS: usize = 32;
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let result = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        #[cfg(feature = "kafka")]
+        ["held", arm, topic] => pubsub::held(arm, topic),
+        _ => Options::read(args).and_then(|options| run(&options)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
-fn main() -> io::Result<()> {
-    let rounds = option("--rounds", 7);
-    let time = Duration::from_secs(option("--seconds", 3));
-    build_arms()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let rows = runtime.block_on(run(rounds, time))?;
-    println!("{}", Machine::here());
-    table::print(&rows);
+struct Options {
+    parts: Vec<String>,
+    rounds: usize,
+    seconds: u64,
+    json: Option<String>,
+}
+
+const PARTS: [&str; 3] = ["http", "memory", "kafka"];
+
+impl Options {
+    fn read(args: Vec<String>) -> io::Result<Self> {
+        let mut options = Self { parts: Vec::new(), rounds: 5, seconds: 2, json: None };
+        let mut args = args.into_iter();
+        let number = |text: Option<String>| text.and_then(|text| text.parse().ok()).ok_or(wrong("a number"));
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                "--rounds" => options.rounds = number(args.next())?,
+                "--seconds" => options.seconds = number(args.next())? as u64,
+                "--json" => options.json = Some(args.next().ok_or(wrong("a file"))?),
+                part if PARTS.contains(&part) => options.parts.push(arg),
+                _ => return Err(wrong("http, memory, kafka, --rounds N, --seconds N or --json FILE")),
+            }
+        }
+        Ok(options)
+    }
+
+    fn wants(&self, part: &str) -> bool {
+        self.parts.is_empty() || self.parts.iter().any(|wanted| wanted == part)
+    }
+}
+
+fn wrong(expected: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("expected {expected}"))
+}
+
+fn run(options: &Options) -> io::Result<()> {
+    let machine = Machine::here();
+    println!("{machine}");
+    let mut results = Map::new();
+    if options.wants("http") {
+        results.insert("http".to_owned(), http::run(options.rounds, Duration::from_secs(options.seconds))?);
+    }
+    if options.wants("memory") {
+        note(&mut results, pubsub::in_process(options.rounds)?);
+    }
+    if options.wants("kafka") {
+        on_kafka(&mut results, options.rounds)?;
+    }
+    if let Some(file) = &options.json {
+        std::fs::write(file, format!("{:#}\n", json!({ "machine": machine, "results": results })))?;
+    }
     Ok(())
 }
 
-async fn run(rounds: u64, time: Duration) -> io::Result<Vec<Row>> {
-    let mut arms = Vec::new();
-    for arm in Arm::ALL {
-        let child = Child::start("serve", arm)?;
-        // Warm: code and allocator have seen requests before anything is measured.
-        load::for_time(Protocol::Http1, child.addr, CONNECTIONS, Duration::from_millis(500)).await?;
-        let row = Row { arm, cpu: vec![], rate: vec![], p99: vec![], allocations: (0.0, 0.0), resident: 0 };
-        arms.push((child, row));
+#[cfg(feature = "kafka")]
+fn on_kafka(results: &mut Map<String, Value>, rounds: usize) -> io::Result<()> {
+    match pubsub::Kafka::find() {
+        Ok(kafka) => note(results, pubsub::on_kafka(&kafka, rounds)?),
+        Err(error) => println!("\nSKIPPED B4 to B7, B11 and B13 on Kafka: {error}"),
     }
-    for round in 1..=rounds {
-        eprintln!("round {round} of {rounds}");
-        for (child, row) in &mut arms {
-            let (before, began) = (child.cpu()?, Instant::now());
-            let mut latencies = load::for_time(Protocol::Http1, child.addr, CONNECTIONS, time).await?;
-            let (cpu, took) = (child.cpu()? - before, began.elapsed());
-            latencies.sort();
-            let requests = latencies.len() as f64;
-            row.cpu.push(cpu.as_secs_f64() * 1e6 / requests);
-            row.rate.push(requests / took.as_secs_f64());
-            row.p99.push(latencies.get(latencies.len() * 99 / 100).map_or(f64::NAN, |p99| p99.as_secs_f64() * 1e6));
-        }
-    }
-    let mut rows = Vec::new();
-    for (child, mut row) in arms {
-        row.resident = child.resident()?;
-        row.allocations = allocations(row.arm).await?;
-        rows.push(row);
-    }
-    Ok(rows)
+    Ok(())
 }
 
-/// Allocations of one request: the difference between two runs on warm connections.
-async fn allocations(arm: Arm) -> io::Result<(f64, f64)> {
-    const REQUESTS: usize = 10_000;
-    let mut child = Child::start("serve_counting", arm)?;
-    load::exactly(Protocol::Http1, child.addr, REQUESTS).await?;
-    let before = child.allocations()?;
-    load::exactly(Protocol::Http1, child.addr, REQUESTS).await?;
-    let after = child.allocations()?;
-    let each = |after: u64, before: u64| (after - before) as f64 / REQUESTS as f64;
-    Ok((each(after.0, before.0), each(after.1, before.1)))
+#[cfg(not(feature = "kafka"))]
+fn on_kafka(_: &mut Map<String, Value>, _: usize) -> io::Result<()> {
+    println!("\nSKIPPED B4 to B7, B11 and B13 on Kafka: built without the feature `kafka`");
+    Ok(())
 }
 
-/// The arms are binaries of this package; `cargo run` builds only this one.
-fn build_arms() -> io::Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = std::process::Command::new(cargo);
-    build.args(["build", "--locked", "--release", "--quiet", "--package", "mainspring-benches", "--bins"]);
-    if build.status()?.success() { Ok(()) } else { Err(io::Error::other("the arms could not be built")) }
-}
-
-fn option(name: &str, default: u64) -> u64 {
-    let mut args = std::env::args().skip_while(|arg| arg != name);
-    args.nth(1).and_then(|value| value.parse().ok()).unwrap_or(default)
+fn note(results: &mut Map<String, Value>, rows: pubsub::Rows) {
+    results.extend(rows.into_iter().map(|(name, rows)| (name.to_owned(), json!(rows))));
 }

@@ -1,7 +1,7 @@
 //! Holds what requests and messages cost against `gates.toml`: see `scripts/gates.sh`.
 //!
 //! `gates` measures and judges, `gates --accept` measures and writes the file anew, `gates CASE…` only looks at these,
-//! `gates run CASE` is what a measurement starts.
+//! `gates run CASE` is what a measurement starts. `KEEP=1` keeps what callgrind wrote, to see where a number comes from.
 
 use std::alloc::System;
 use std::io;
@@ -79,7 +79,10 @@ fn measure_all(named: &[&str]) -> io::Result<Vec<(Case, Cost)>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let wanted = |case: &Case| named.is_empty() || named.contains(&case.name().as_str());
     let result = Case::all().into_iter().filter(wanted).map(|case| measured(case, &runtime, &scratch)).collect();
-    std::fs::remove_dir_all(&scratch)?;
+    match std::env::var_os("KEEP") {
+        Some(_) => println!("what callgrind wrote is in {}", scratch.display()),
+        None => std::fs::remove_dir_all(&scratch)?,
+    }
     result
 }
 
