@@ -160,7 +160,10 @@ impl driver::Subscriber for Stock {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default()
+        // The router refuses sources that cannot keep what is given up.
+        let mut can = Capabilities::default();
+        can.reject = true;
+        can
     }
 
     fn endpoint(&self) -> Endpoint {
