@@ -9,6 +9,8 @@ use std::time::Duration;
 use axum::RequestExt;
 use axum::extract::Request;
 use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError};
 
@@ -62,6 +64,19 @@ pub fn problem(error: &(dyn Error + 'static)) -> Option<Problem> {
         return Some(Problem::request_timeout(*after).detail(detail));
     }
     None
+}
+
+/// Refuses, with 415 and `Accept-Encoding: identity`, a body that says it is compressed: it would be read as it is. A
+/// layer that decompresses takes the header away with the compression.
+pub(crate) fn expect_identity(headers: &HeaderMap) -> Result<(), Problem> {
+    let values = headers.get_all(CONTENT_ENCODING).iter().map(|value| value.to_str().unwrap_or("?"));
+    let mut codings = values.flat_map(|value| value.split(',')).map(str::trim).filter(|coding| !coding.is_empty());
+    if codings.all(|coding| coding.eq_ignore_ascii_case("identity")) {
+        return Ok(());
+    }
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE)
+        .detail("the body must not be compressed: the only content encoding that is read here is identity")
+        .header(ACCEPT_ENCODING, HeaderValue::from_static("identity")))
 }
 
 fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {

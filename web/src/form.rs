@@ -36,7 +36,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 
 /// A form: the body of a request, or the query string of a `GET` or `HEAD`.
 ///
-/// Rejects with a [`Problem`]: 415 for another content type, 422 with the member `field` for a field that is
+/// Rejects with a [`Problem`]: 415 for another content type or a compressed body, 422 with the member `field` for a field that is
 /// missing or wrong (400 in a query string), and what [`body::bytes`] says when the body cannot be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
@@ -52,6 +52,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
         if !is_form(request.headers()) {
             return Err(Problem::unsupported_media_type(&[FORM]));
         }
+        body::expect_identity(request.headers())?;
         pairs(&body::bytes(request).await?, Problem::unprocessable).map(Self)
     }
 }

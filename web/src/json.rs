@@ -16,8 +16,8 @@ const ACCEPTED: [&str; 2] = ["application/json", "application/*+json"];
 
 /// A JSON body, read from a request or written to a response.
 ///
-/// As an extractor it rejects with a [`Problem`]: 415 for another or no content type, 400 with `line` and
-/// `column` for text that is no JSON, 422 with the `field` for JSON that does not fit `T`, and what
+/// As an extractor it rejects with a [`Problem`]: 415 for another or no content type and for a compressed body, 400
+/// with `line` and `column` for text that is no JSON, 422 with the `field` for JSON that does not fit `T`, and what
 /// [`body::bytes`] says when the body is too large, too late or cut short. `Option<Json<T>>` is `None` for a
 /// request without a content type.
 ///
@@ -46,6 +46,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
         if !is_json(request.headers()) {
             return Err(Problem::unsupported_media_type(&ACCEPTED));
         }
+        body::expect_identity(request.headers())?;
         Self::from_bytes(&body::bytes(request).await?)
     }
 }
@@ -170,6 +171,24 @@ mod tests {
             let problem = post(content_type, GOOD).await.unwrap_err();
             assert_eq!(problem.status(), 415, "{content_type:?}");
             assert_eq!(problem.member("accepted").unwrap()[0], "application/json");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_compressed_body_is_415_and_hears_that_only_identity_is_read() {
+        let post = async |encodings: &[&str]| {
+            let request = Request::builder().header(CONTENT_TYPE, "application/json");
+            let request = encodings.iter().fold(request, |request, coding| request.header("content-encoding", *coding));
+            let request = request.body(Body::from(GOOD)).unwrap();
+            <Json<Order> as FromRequest<()>>::from_request(request, &()).await
+        };
+        for encodings in [&["gzip"][..], &["identity, br"], &["identity", "deflate"]] {
+            let response = post(encodings).await.unwrap_err().into_response();
+            assert_eq!(response.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{encodings:?}");
+            assert_eq!(response.headers()["accept-encoding"], "identity");
+        }
+        for encodings in [&["identity"][..], &["Identity"], &[""]] {
+            assert_eq!(post(encodings).await.unwrap().0.id, "A1", "{encodings:?}");
         }
     }
 
