@@ -48,6 +48,23 @@ async fn the_index_lists_pages_and_public_routes() {
 }
 
 #[tokio::test]
+async fn the_metrics_page_can_have_no_path_that_the_index_lists() {
+    let app = plain();
+    app.board().add_page("/debug/cats", "where the cats are", async |_| PageResponse::text("asleep"));
+    let app = TestApp::in_process(app).await;
+    let index = app.admin(get("/")).await;
+    let listed: Vec<_> =
+        index.text().split("href=\"").skip(1).filter_map(|rest| rest.split(['"', '?']).next()).collect();
+    assert!(listed.len() > 5, "{listed:?}");
+    for path in listed {
+        let mut config = mainspring_server::Config::default();
+        config.metrics.path = path.to_owned();
+        let faults = mainspring_config::Report::of(&config);
+        assert_eq!(faults.iter().any(|fault| fault.key == "metrics.path"), path != "/metrics", "{path}");
+    }
+}
+
+#[tokio::test]
 async fn the_probes_say_ok() {
     let app = in_process(hello(), |_| {}).await;
     for probe in ["/livez", "/readyz", "/startupz"] {

@@ -72,8 +72,8 @@ fn meaning(text: &str) -> Result<EnvFilter, FilterError> {
     EnvFilter::builder().with_regex(false).parse(text).map_err(|error| FilterError::new(text, error.to_string()))
 }
 
-/// A word by itself is a level or a target. A mistyped level would be taken for a target, which shows nothing of what
-/// was meant and no error, so a word that is nearly a level is refused.
+/// A word by itself is a level. Tracing would take one that it does not know for a target, and then show nothing of what
+/// was meant, not even errors: a target is written with its level.
 fn bare(word: &str) -> Result<String, FilterError> {
     let level = match word.to_ascii_lowercase().as_str() {
         "warning" => "warn".to_owned(),
@@ -83,14 +83,10 @@ fn bare(word: &str) -> Result<String, FilterError> {
     if LEVELS.contains(&level.as_str()) || word.parse::<u8>().is_ok_and(|level| level <= 5) {
         return Ok(level);
     }
-    if let Some(near) = LEVELS.iter().find(|known| strsim::damerau_levenshtein(known, &level) <= 1) {
-        return Err(FilterError::new(
-            word,
-            format!("it is no level; did you mean `{near}`, or the target `{word}=trace`?"),
-        ));
-    }
+    let near = LEVELS.iter().find(|known| strsim::damerau_levenshtein(known, &level) <= 1);
+    let meant = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
     if word.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-') {
-        return meaning(word).map(|_| word.to_owned());
+        return Err(FilterError::new(word, format!("it is no level; {meant}a target is written as `{word}=debug`")));
     }
     Err(FilterError::new(word, "it is neither a level nor a target"))
 }
@@ -106,9 +102,36 @@ mod tests {
         assert_eq!(canonical(" INFO , orders=debug,, hyper::proto=warn"), "info,orders=debug,hyper::proto=warn");
         assert_eq!(canonical("WARNING"), "warn");
         assert_eq!(canonical("fatal"), "error");
-        assert_eq!(canonical("rdkafka"), "rdkafka");
+        assert_eq!(canonical("rdkafka=debug"), "rdkafka=debug");
         assert_eq!(canonical("3"), "3");
         assert_eq!(canonical("[request{id=7}]=trace,info"), "[request{id=7}]=trace,info");
+    }
+
+    #[test]
+    fn gizmos_levels_are_understood() {
+        for (level, meant) in [
+            ("panic", "error"),
+            ("fatal", "error"),
+            ("error", "error"),
+            ("warning", "warn"),
+            ("warn", "warn"),
+            ("info", "info"),
+            ("Debug", "debug"),
+            ("TRACE", "trace"),
+        ] {
+            assert_eq!(Filter::parse(level).unwrap().text, meant);
+        }
+    }
+
+    #[test]
+    fn a_word_that_is_no_level_is_not_taken_for_a_target() {
+        for word in ["verbose", "bogus", "none", "notice", "critical", "all", "rdkafka"] {
+            for text in [word.to_owned(), format!("info,{word}")] {
+                let error = Filter::parse(&text).unwrap_err().to_string();
+                assert!(error.contains("it is no level") && error.contains(&format!("`{word}=debug`")), "{error}");
+                assert!(error.contains("off, error, warn, info, debug, trace"), "{error}");
+            }
+        }
     }
 
     #[test]
