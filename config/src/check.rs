@@ -1,3 +1,4 @@
+use crate::path::Path;
 use crate::problem::Problem;
 
 /// Finds values of one section that are each fine but cannot work together.
@@ -25,7 +26,7 @@ pub(crate) struct Fault {
 
 impl Report {
     /// Reports that the value of `key`, dotted and relative to the section, will not do: what is wrong with it, and what
-    /// to do (may be empty). Dropped when the key is faulty by itself.
+    /// to do (may be empty). An empty key is the section itself. Dropped when the key is faulty by itself.
     pub fn fault(&mut self, key: &str, what: impl Into<String>, hint: impl Into<String>) {
         self.conflict(&[key], what, hint);
     }
@@ -45,7 +46,8 @@ impl Report {
     pub fn of(section: &impl Check) -> Vec<Problem> {
         let mut report = Self::default();
         section.check(&mut report);
-        let problem = |fault: Fault| Problem::new(&fault.keys[0], "-", fault.what).hint(fault.hint);
+        let problem =
+            |fault: Fault| Problem::new(Path::default().join(&fault.keys[0]), "-", fault.what).hint(fault.hint);
         report.faults.into_iter().map(problem).collect()
     }
 

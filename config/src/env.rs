@@ -16,7 +16,7 @@ use crate::raw::{Layer, Origin, Raw, Spot};
 use crate::schema::{Id, Kind, Known, Names, Schema};
 use crate::suggest;
 
-pub(crate) use lookup::{Found, find};
+pub(crate) use lookup::{Found, find, find_key};
 
 /// A secret is short; what is longer is the wrong file.
 const MAX_SECRET: u64 = 64 * 1024;
@@ -224,8 +224,12 @@ impl<'a> Env<'a> {
         if let Some(plain) = name.strip_suffix("_FILE").and_then(same) {
             return Some(format!("only secrets are read from files; set {plain} itself"));
         }
-        let near = || suggest::nearest(name, names.iter().map(String::as_str));
-        same(name).map(String::as_str).or_else(near).map(|near| format!("did you mean {near}?"))
+        // The prefix, which all of them have, would make any two names look alike.
+        let bare = |name: &'_ str| name.strip_prefix(self.prefix).unwrap_or(name).to_owned();
+        let rests: Vec<String> = names.iter().map(|name| bare(name)).collect();
+        let near = || suggest::nearest(&bare(name), rests.iter().map(String::as_str));
+        let near = || near().map(|near| format!("{}{near}", self.prefix));
+        same(name).cloned().or_else(near).map(|near| format!("did you mean {near}?"))
     }
 }
 

@@ -48,7 +48,10 @@ fn command(name: &str, version: &str, prefix: &str) -> Command {
         .arg(option("set", "KEY=VALUE", "Set one key, as in --set server.http.addr=127.0.0.1:8080"))
         .arg(switch("check-config", "Check the configuration, and end with 0 if it is valid, else 78"))
         .arg(switch("print-config", "Print every key, its value and where it came from; secrets as ***"))
-        .arg(switch("config-schema", "Print the JSON Schema of the configuration files"))
+        .arg(
+            switch("config-schema", "Print the JSON Schema of the configuration files")
+                .conflicts_with_all(["check-config", "print-config"]),
+        )
         .after_help(format!(
             "Every key can also be set in the environment: {prefix}<KEY>, with __ between levels, as in \
              {prefix}SERVER__HTTP__ADDR.\nWithout --config, /etc/{name}/config.{{toml,yaml,json}} is read if there is one. \

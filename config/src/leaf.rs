@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use config::ValueKind;
 
 use crate::raw::Raw;
+use crate::redact::redact_text;
 use crate::schema::{Format, Kind, Text};
 use crate::{ByteSize, Duration, suggest};
 
@@ -218,6 +219,7 @@ fn address(text: &str) -> Option<String> {
 
 fn quoted(text: &str) -> String {
     const MOST: usize = 80;
+    let text = &redact_text(text);
     if text.chars().count() <= MOST {
         return format!("{text:?}");
     }

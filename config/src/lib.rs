@@ -32,10 +32,11 @@
 //! | `"x-env-host" = ["HTTP_ADDR"], "x-env-port" = ["HTTP_PORT", "PORT"]` | host and port of an address, each over what the layers below say |
 //! | `"x-format" = "socket-addr"`, `"duration"`, `"byte-size"` | what a text must look like |
 //! | `"x-words" = ["off"]` | accepted in place of the format |
+//! | `"examples" = ["https://example.com"]` | the first is named where a text is expected |
 //! | `"x-alias" = ["old"]` | what `#[serde(alias)]` says, which schemars does not see |
 //! | `"x-env-ignored" = ["OLD=why"]` | accepted, with a notice, without effect |
 //! | `"x-env-families" = ["GIZMO_"]` | unknown variables that begin like this are worth a notice |
-//! | `"x-section" = "server"` (on the type) | found and checked by this name, wherever it stands: see [`Check`] |
+//! | `"x-section" = "server"` (on the type) | found and checked by this name, wherever it stands: see [`Check`] and [`Loader::section_with`] |
 //!
 //! # Rules
 //! Values keep their types: `80.7`, `"80"` and `true` are no whole numbers in a file, `28` is no duration, `0777` is refused.
@@ -45,7 +46,8 @@
 //! starts it afresh: what lower layers said about the old variant is dropped.
 //!
 //! All problems are reported at once, one a line: key, source, what is wrong, what is expected, a hint. Secrets are kept apart
-//! from the moment a source is read, and are in no message.
+//! from the moment a source is read, and are in no message. Passwords in URLs, `scheme://user:password@host`, are shown
+//! neither in messages nor by `--print-config`.
 
 mod check;
 mod coerce;
@@ -63,6 +65,7 @@ mod path;
 mod print;
 mod problem;
 mod raw;
+mod redact;
 mod schema;
 mod secret;
 mod settle;
@@ -77,5 +80,6 @@ pub use exit::Exit;
 pub use loaded::{Loaded, Values};
 pub use loader::Loader;
 pub use problem::{Error, Problem};
+pub use redact::redact_url;
 pub use secret::Secret;
 pub use size::{ByteSize, ParseByteSizeError};

@@ -1,6 +1,7 @@
 use std::any::type_name;
 use std::ffi::OsString;
 use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -45,12 +46,16 @@ pub struct Loader {
     checks: Vec<Registered>,
 }
 
-pub(crate) type RunCheck = fn(&Json) -> Option<Report>;
+/// Reads a section, with the values that the other one may be read from, and says what is wrong with it; none if it
+/// cannot be read.
+pub(crate) type RunCheck = Arc<dyn Fn(&Json, &[Json]) -> Option<Report> + Send + Sync>;
 
 #[derive(Clone)]
 pub(crate) struct Registered {
     /// The section's name; none for the configuration as a whole.
     pub(crate) section: Option<&'static str>,
+    /// The section that the check has to know besides.
+    pub(crate) other: Option<&'static str>,
     pub(crate) run: RunCheck,
 }
 
@@ -89,13 +94,31 @@ impl Loader {
     /// Registers the check of a section: of every value, wherever it stands, whose type carries
     /// `#[schemars(extend("x-section" = name))]`.
     pub fn section<T: Check + DeserializeOwned + 'static>(mut self, name: &'static str) -> Self {
-        self.checks.push(Registered { section: Some(name), run: run::<T> });
+        self.checks.push(Registered { section: Some(name), other: None, run: run::<T>() });
+        self
+    }
+
+    /// Registers a check of the section `name`, which may be as small as one value, that has to know the section
+    /// `other` too; that one has its defaults where the configuration has none.
+    pub fn section_with<T, O>(mut self, name: &'static str, other: &'static str, check: fn(&T, &O, &mut Report)) -> Self
+    where
+        T: DeserializeOwned + 'static,
+        O: DeserializeOwned + Default + 'static,
+    {
+        let run = move |section: &Json, others: &[Json]| {
+            let section: T = finish::read(section).ok()?;
+            let other: O = others.iter().find_map(|json| finish::read(json).ok()).unwrap_or_default();
+            let mut report = Report::default();
+            check(&section, &other, &mut report);
+            Some(report)
+        };
+        self.checks.push(Registered { section: Some(name), other: Some(other), run: Arc::new(run) });
         self
     }
 
     /// Registers a check of the configuration as a whole.
     pub fn check<T: Check + DeserializeOwned + 'static>(mut self) -> Self {
-        self.checks.push(Registered { section: None, run: run::<T> });
+        self.checks.push(Registered { section: None, other: None, run: run::<T>() });
         self
     }
 
@@ -139,11 +162,15 @@ impl Loader {
         };
         let effective = serde_json::to_value(&config).unwrap_or_default();
         let printed = print::print(&schema, &settled, &vault.mask(&settled.json), &effective);
-        if flags.check {
-            return Err(Exit::done("configuration is valid"));
-        }
-        if flags.print {
-            return Err(Exit::Done(printed));
+        match (flags.check, flags.print) {
+            (true, false) => {
+                let notices: String = notices.iter().map(|notice| format!("notice: {notice}\n")).collect();
+                return Err(Exit::done(&format!("{notices}configuration is valid")));
+            }
+            // What is printed stays TOML.
+            (true, true) => return Err(Exit::Done(format!("{printed}# configuration is valid\n"))),
+            (false, true) => return Err(Exit::Done(printed)),
+            (false, false) => {}
         }
         Ok(Loaded::new(config, json, printed, settled, notices))
     }
@@ -156,9 +183,11 @@ impl std::fmt::Debug for Loader {
     }
 }
 
-fn run<T: Check + DeserializeOwned>(json: &Json) -> Option<Report> {
-    let section: T = finish::read(json).ok()?;
-    let mut report = Report::default();
-    section.check(&mut report);
-    Some(report)
+fn run<T: Check + DeserializeOwned>() -> RunCheck {
+    Arc::new(|json, _| {
+        let section: T = finish::read(json).ok()?;
+        let mut report = Report::default();
+        section.check(&mut report);
+        Some(report)
+    })
 }

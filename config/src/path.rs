@@ -21,10 +21,18 @@ impl Path {
         self.with(Step::Key(key.to_owned()))
     }
 
-    /// This path and a dotted key below it.
+    /// This path and a dotted key below it; the path itself if the key is empty.
     pub(crate) fn join(&self, key: &str) -> Self {
+        if key.is_empty() {
+            return self.clone();
+        }
         let keys = split(key).unwrap_or_else(|| vec![key.to_owned()]);
         keys.iter().fold(self.clone(), |path, key| path.key(key))
+    }
+
+    /// The number of its steps.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// The keys, unless some step goes into a list.

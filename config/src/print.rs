@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 
 use crate::path::Path;
 use crate::raw::DEFAULT;
+use crate::redact::redact_text;
 use crate::schema::{Id, Kind, Schema};
 use crate::secret::MASK;
 use crate::settle::Settled;
@@ -98,7 +99,7 @@ fn toml(json: &Json) -> String {
             if entries.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", entries.join(", ")) }
         }
         // JSON's escapes are TOML's, but for one character that JSON leaves alone.
-        Json::String(text) => Json::from(text.as_str()).to_string().replace('\u{7f}', "\\u007f"),
+        Json::String(text) => Json::from(redact_text(text)).to_string().replace('\u{7f}', "\\u007f"),
         Json::Number(_) | Json::Bool(_) => json.to_string(),
     }
 }

@@ -86,6 +86,8 @@ pub(crate) struct Text {
     pub(crate) choices: Vec<String>,
     pub(crate) min: usize,
     pub(crate) max: Option<usize>,
+    /// What one may look like.
+    pub(crate) example: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

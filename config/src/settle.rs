@@ -180,8 +180,11 @@ impl Walk<'_> {
     }
 
     fn unset(&mut self, id: Id, table: &Value, path: &Path) {
-        // A table's own origin is lost in the merge: a value in it tells where the author has been.
-        let beside = first_origin(table).unwrap_or_else(|| "not set".to_owned());
+        // A table's own origin is lost in the merge: a value in it tells where the author has been. At the top that is
+        // a file at most: a variable there may be about anything.
+        let is_file = |origin: &str| !origin.starts_with("env ") && !origin.starts_with("flag ");
+        let tells = |origin: &str| origin != DEFAULT && (path.len() > 1 || is_file(origin));
+        let beside = first_origin(table, &tells).unwrap_or_else(|| "not set".to_owned());
         self.settled.unset.push(Unset {
             path: path.clone(),
             source: beside,
@@ -191,14 +194,14 @@ impl Walk<'_> {
     }
 }
 
-fn first_origin(value: &Value) -> Option<String> {
+fn first_origin(value: &Value, tells: &dyn Fn(&str) -> bool) -> Option<String> {
     match &value.kind {
         ValueKind::Table(table) => {
-            let mut origins: Vec<String> = table.values().filter_map(first_origin).collect();
+            let mut origins: Vec<String> = table.values().filter_map(|inner| first_origin(inner, tells)).collect();
             origins.sort();
             origins.into_iter().next()
         }
-        ValueKind::Array(items) => items.iter().find_map(first_origin),
-        _ => value.origin().filter(|origin| *origin != DEFAULT).map(str::to_owned),
+        ValueKind::Array(items) => items.iter().find_map(|item| first_origin(item, tells)),
+        _ => value.origin().filter(|origin| tells(origin)).map(str::to_owned),
     }
 }

@@ -13,6 +13,7 @@ use crate::loader::Registered;
 use crate::path::{self, Path};
 use crate::problem::Problem;
 use crate::raw::{DEFAULT, Layer, Origin, Spot};
+use crate::redact::redact_text;
 use crate::schema::Schema;
 use crate::settle::{Settled, Unset};
 use crate::vault::Vault;
@@ -103,7 +104,13 @@ impl<'a> Work<'a> {
             self.problems.push(Problem::new("-", source, "is no key; expected names with dots between them"));
             return None;
         };
-        let Some(found) = env::find(self.schema, &keys) else {
+        let Some(found) = env::find_key(self.schema, &keys) else {
+            if let Some(map) = self.flat_map(&keys) {
+                let meant = map.key(&keys[map.len()..].join("."));
+                let hint = format!("{map} has no tables in it; a key with a dot is written in quotes: {meant}");
+                self.problems.push(Problem::new(Path::of(&keys), source, "unknown key").hint(hint));
+                return None;
+            }
             let names: Vec<String> =
                 self.schema.known().iter().map(|known| Path::of(&known.path).to_string()).collect();
             let meant = suggest::nearest(key, names.iter().map(String::as_str));
@@ -117,6 +124,12 @@ impl<'a> Work<'a> {
         }
         let origin: Origin = Arc::new(source);
         Some(env::text_spot(self.schema, found.node, value.to_owned(), &origin).under(&found.path))
+    }
+
+    /// The map of plain values that the way to a key goes through, if it does.
+    fn flat_map(&self, keys: &[String]) -> Option<Path> {
+        let found = env::find(self.schema, keys).filter(|found| found.path.len() < keys.len())?;
+        Some(Path::of(&found.path[..found.path.len() - 1]))
     }
 
     pub(crate) fn merge(&mut self, layers: &[Layer]) -> Settled {
@@ -172,7 +185,7 @@ impl<'a> Work<'a> {
         } else if path.get(&settled.json).is_some_and(|json| self.vault.holds_any_of(json)) {
             what = "does not fit (the values are not shown)".to_owned();
         } else if let Some(json) = path.get(&settled.json).filter(|json| !json.is_object() && !json.is_array()) {
-            what = format!("{json} does not fit: {what}");
+            what = redact_text(&format!("{json} does not fit: {what}"));
         }
         let key = path.to_string();
         if self.torn && what == "is not set" || self.is_faulty(&key) {
@@ -183,11 +196,13 @@ impl<'a> Work<'a> {
 
     pub(crate) fn check(&mut self, checks: &[Registered], settled: &Settled, json: &Json) {
         let mut found = Vec::new();
-        for Registered { section, run } in checks {
+        for Registered { section, other, run } in checks {
+            let other = settled.sections.iter().find(|(name, _)| Some(name.as_str()) == *other);
+            let other = other.map(|(_, place)| settled.section(place, json)).unwrap_or_default();
             let whole = section.is_none().then(Path::default);
             let named = settled.sections.iter().filter(|(name, _)| Some(name.as_str()) == *section);
             for place in whole.iter().chain(named.map(|(_, path)| path)) {
-                let report = settled.section(place, json).iter().find_map(run);
+                let report = settled.section(place, json).iter().find_map(|section| run(section, &other));
                 for fault in report.map(Report::into_faults).unwrap_or_default() {
                     let keys: Vec<Path> = fault.keys.iter().map(|key| place.join(key)).collect();
                     if keys.iter().any(|key| self.is_faulty(&key.to_string())) {

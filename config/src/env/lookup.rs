@@ -7,11 +7,17 @@ pub(crate) struct Found {
     pub(crate) node: Id,
 }
 
-/// Looks a name up, part by part. Fields are compared without case, `_` and `-`; the keys of a map are taken as they are.
+/// Looks up the name of a variable, parted at `__`. Fields are compared without case, `_` and `-`; the keys of a map are
+/// taken as they are, and those of a map of plain values may hold `__` themselves: there is nothing below to part.
 pub(crate) fn find(schema: &Schema, parts: &[String]) -> Option<Found> {
     let mut path = Vec::new();
     let node = walk(schema, schema.root(), parts, &mut path, 0)?;
     Some(Found { path, node })
+}
+
+/// Looks up a dotted key, by the same rules but for the last: a key that holds dots is in quotes.
+pub(crate) fn find_key(schema: &Schema, keys: &[String]) -> Option<Found> {
+    find(schema, keys).filter(|found| found.path.len() == keys.len())
 }
 
 fn walk(schema: &Schema, id: Id, parts: &[String], path: &mut Vec<String>, depth: usize) -> Option<Id> {
@@ -47,7 +53,6 @@ fn attempt(schema: &Schema, id: Id, parts: &[String], path: &mut Vec<String>, de
     found
 }
 
-/// The key of a map of plain values may hold `__` itself: there is nothing below that it could part.
 fn into_map(schema: &Schema, of: Id, parts: &[String], path: &mut Vec<String>, depth: usize) -> Option<Id> {
     let nested = matches!(schema.kind(of), Kind::Struct { .. } | Kind::Map(_) | Kind::Tagged { .. } | Kind::Either(_));
     if nested {

@@ -257,6 +257,7 @@ fn text(object: &Object) -> Text {
         choices: Vec::new(),
         min: length(object, "minLength").unwrap_or(0),
         max: length(object, "maxLength"),
+        example: object.get("examples").and_then(|examples| examples.get(0)?.as_str()).map(str::to_owned),
     }
 }
 

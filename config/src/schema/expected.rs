@@ -46,6 +46,9 @@ impl Text {
         if !self.choices.is_empty() {
             return format!("one of {}", self.choices.join(", "));
         }
+        if let Some(example) = &self.example {
+            return format!("text such as {example:?}");
+        }
         let base = match (self.format, self.min, self.max) {
             (Some(Format::Duration), ..) => "a duration such as \"10s\" or \"1m30s\"".to_owned(),
             (Some(Format::ByteSize), ..) => "a size such as \"64KiB\" or \"2MiB\"".to_owned(),

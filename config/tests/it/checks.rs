@@ -103,6 +103,65 @@ fn the_whole_can_have_a_check_of_its_own() {
     assert_eq!(Report::of(&Range { low: 1, high: 0 })[0].to_string(), "low (-): 1 is above high (0)");
 }
 
+/// A value that has to be one of those in another section.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(extend("x-section" = "color", "minLength" = 1, "examples" = ["red"]))]
+struct Color(String);
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(extend("x-section" = "paint"))]
+struct Paint {
+    has: Vec<String>,
+}
+
+impl Default for Paint {
+    fn default() -> Self {
+        Self { has: vec!["red".to_owned()] }
+    }
+}
+
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+struct House {
+    door: Color,
+    roof: Option<Color>,
+    walls: Vec<Color>,
+    paint: Paint,
+}
+
+fn painted(color: &Color, paint: &Paint, report: &mut Report) {
+    if !paint.has.contains(&color.0) {
+        report.fault("", format!("there is no {:?}", color.0), format!("use one of {}", paint.has.join(", ")));
+    }
+}
+
+#[test]
+fn a_single_value_can_be_checked_against_another_section() {
+    let faults = |bench: Bench| match bench.loader().section_with("color", "paint", painted).load::<House>() {
+        Ok(_) => Vec::new(),
+        Err(exit) => exit.stderr().lines().map(str::to_owned).collect(),
+    };
+    let bench = || Bench::new().set("door=blue").set("roof=red").set("walls=red,green");
+    assert_eq!(
+        faults(bench()),
+        [
+            "door (flag --set door): there is no \"blue\"; use one of red",
+            "walls[1] (flag --set walls): there is no \"green\"; use one of red",
+        ]
+    );
+    assert_eq!(faults(bench().env("ORDERS_PAINT__HAS", "red,blue,green")), Vec::<String>::new());
+    assert_eq!(
+        faults(Bench::new().set("roof=blue")),
+        [
+            "door (not set): is not set; expected text such as \"red\"; set ORDERS_DOOR, or the \
+             key in a file",
+            "roof (flag --set roof): there is no \"blue\"; use one of red",
+        ]
+    );
+}
+
 #[test]
 fn sections_can_be_taken_out_with_their_secrets() {
     let loaded = Bench::new().env("ORDERS_ONE__WEB__HTTP__GZIP", "true").load::<Deep>().unwrap();

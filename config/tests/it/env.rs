@@ -49,6 +49,19 @@ fn names_of_one_key_agree_when_they_mean_the_same() {
 }
 
 #[test]
+fn a_name_is_only_suggested_for_one_that_looks_like_it_without_the_prefix() {
+    for name in ["ORDERS_FOO", "ORDERS_HOST", "ORDERS_NOBODY", "ORDERS_WORK"] {
+        assert_eq!(Bench::new().env(name, "x").fault(), format!("- (env {name}): unknown variable"));
+    }
+    for (name, meant) in
+        [("ORDERS_TPOIC", "ORDERS_TOPIC"), ("ORDERS_NOET", "ORDERS_NOTE"), ("ORDERS_RATIOO", "ORDERS_RATIO")]
+    {
+        let line = Bench::new().env(name, "x").fault();
+        assert_eq!(line, format!("- (env {name}): unknown variable; did you mean {meant}?"));
+    }
+}
+
+#[test]
 fn parts_of_an_address_are_checked_by_themselves() {
     let lines = Bench::new().env("HTTP_PORT", "99999").env("HTTP_ADDR", "127.0.0.1:80").faults::<App>();
     assert_eq!(

@@ -92,6 +92,11 @@ fn loading_keeps_what_print_would_show() {
 fn check_says_valid_or_shows_the_faults() {
     assert_eq!(Bench::new().arg("--check-config").text::<App>(), "configuration is valid\n");
     assert_eq!(Bench::new().arg("--check-config").set("quantity=x").faults::<App>().len(), 1);
+    let noted = Bench::new().env("GIZMO_ROUTER_TYPE", "gorilla").arg("--check-config").text::<App>();
+    assert_eq!(
+        noted,
+        "notice: GIZMO_ROUTER_TYPE is accepted and has no effect: there is one router\nconfiguration is valid\n"
+    );
     assert_eq!(Bench::new().arg("--print-config").set("quantity=x").faults::<App>().len(), 1);
 }
 
@@ -153,4 +158,27 @@ fn an_error_can_be_made_by_others() {
     assert_eq!(error.problems().len(), 1);
     let boxed: Box<dyn std::error::Error + Send + Sync> = error.into();
     assert!(boxed.downcast_ref::<Error>().is_some());
+}
+
+#[test]
+fn flags_that_each_ask_for_something_are_all_answered_or_refused() {
+    let printed = Bench::new().arg("--print-config").text::<App>();
+    let both = Bench::new().arg("--check-config").arg("--print-config");
+    assert_eq!(both.text::<App>(), format!("{printed}# configuration is valid\n"));
+    for other in ["--check-config", "--print-config"] {
+        let exit = Bench::new().arg("--config-schema").arg(other).load::<App>().err().unwrap();
+        assert_eq!(exit.code(), 78);
+        assert!(exit.stderr().contains(other) && exit.stderr().contains("--config-schema"), "{}", exit.stderr());
+    }
+}
+
+#[test]
+fn passwords_in_urls_are_not_shown() {
+    let url = "redis://bob:hunter2@host/0?token=hunter2";
+    let printed = Bench::new().env("ORDERS_TOPIC", url).env("ORDERS_BROKERS", url).arg("--print-config").text::<App>();
+    assert!(!printed.contains("hunter2"), "{printed}");
+    assert!(printed.contains("topic = \"redis://***@host/0?token=***\""), "{printed}");
+    let line = Bench::new().env("ORDERS_QUANTITY", url).fault();
+    assert!(line.contains("\"redis://***@host/0?token=***\" does not fit"), "{line}");
+    assert_eq!(Bench::new().env("ORDERS_TOPIC", url).app().topic, url);
 }

@@ -289,3 +289,16 @@ fn p15_a_variable_that_is_not_utf8_is_one_problem_among_others() {
         ]
     );
 }
+
+#[test]
+fn a_flag_goes_no_deeper_into_a_map_than_the_map_goes() {
+    let line = Bench::new().set("labels.a.b=1").fault();
+    assert_eq!(
+        line,
+        "labels.a.b (flag --set labels.a.b): unknown key; labels has no tables in it; a key with a dot is written in \
+         quotes: labels.\"a.b\""
+    );
+    let app = Bench::new().set("labels.\"a.b\"=1").set("labels.c__d=2").env("ORDERS_LABELS__e__f", "3").app();
+    let labels: Vec<_> = app.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    assert_eq!(labels, [("a.b", "1"), ("c__d", "2"), ("e__f", "3")]);
+}
