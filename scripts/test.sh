@@ -75,6 +75,7 @@ case ${1:-all} in
         step 'what requests and messages cost' scripts/gates.sh
         tests -p mainspring-observe --features jemalloc --lib profile
         tests -p orders --features jemalloc --test process profiles
+        step "the README's sample, outside the repository" scripts/readme.sh
         step documentation env RUSTDOCFLAGS=-Dwarnings cargo doc --locked --workspace --no-deps
         step 'licences, bans, sources' scripts/deny.sh check
         step advisories scripts/deny.sh advisories

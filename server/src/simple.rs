@@ -76,7 +76,19 @@ impl SimpleServer {
         self
     }
 
-    /// Adds a background task with a policy of its own; see [`Policy`].
+    /// Adds a background task with a policy of its own: [`Policy::once`] or [`Policy::restarting`], either of them
+    /// [`critical`](Policy::critical) or not. The function is called again for each restart.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use mainspring_server::{Config, Policy, SimpleServer};
+    /// # let server = SimpleServer::new(Config::default());
+    /// let policy = Policy::restarting().backoff(Duration::from_secs(1), Duration::from_secs(60)).critical();
+    /// let server = server.daemon_with("poll", policy, |cx| async move {
+    ///     cx.shutdown().requested().await;
+    ///     Ok::<(), std::io::Error>(())
+    /// });
+    /// ```
     pub fn daemon_with<F, Fut, E>(mut self, name: &'static str, policy: Policy, run: F) -> Self
     where
         F: Fn(Context) -> Fut + Send + Sync + 'static,
