@@ -11,7 +11,7 @@ pub use mainspring_config as config;
 pub use mainspring_daemon as daemon;
 pub use mainspring_observe as observe;
 pub use mainspring_pubsub as pubsub;
-pub use mainspring_pubsub::BrokersConfig;
+pub use mainspring_pubsub::{BrokerUrl, BrokersConfig};
 pub use mainspring_server as server;
 pub use mainspring_web as web;
 
@@ -27,15 +27,30 @@ macro_rules! app {
     () => {
         $crate::server::App::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
             .section::<$crate::BrokersConfig>("brokers")
+            .section_with($crate::BrokerUrl::SECTION, "brokers", $crate::check_broker_url)
     };
 }
 
 /// Everything that opens publishers and subscribers by URL: the in-memory broker, and each broker whose feature is on.
 pub fn brokers(config: &BrokersConfig) -> Result<pubsub::Brokers, pubsub::Error> {
-    let brokers = pubsub::Brokers::new(config)?;
+    Ok(with_drivers(pubsub::Brokers::new(config)?, config))
+}
+
+/// Reports what is wrong with a URL of the configuration, given the drivers in this program. Opens nothing. Apps made
+/// by [`app!`] have it run for every [`BrokerUrl`] they are configured with.
+pub fn check_broker_url(url: &BrokerUrl, config: &BrokersConfig, report: &mut config::Report) {
+    // A fault of the section is reported as one, and no reason to leave others unsaid.
+    let brokers = pubsub::Brokers::new(config).or_else(|_| pubsub::Brokers::new(&BrokersConfig::default()));
+    if let Ok(brokers) = brokers {
+        url.check(&with_drivers(brokers, config), report);
+    }
+}
+
+#[cfg_attr(not(feature = "kafka"), expect(unused_variables, reason = "only drivers are configured"))]
+fn with_drivers(brokers: pubsub::Brokers, config: &BrokersConfig) -> pubsub::Brokers {
     #[cfg(feature = "kafka")]
     let brokers = brokers.register("kafka", mainspring_kafka::opener(config));
-    Ok(brokers)
+    brokers
 }
 
 /// The README's sample is compiled like any other.

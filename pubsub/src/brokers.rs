@@ -53,6 +53,15 @@ impl Brokers {
         self
     }
 
+    /// Says whether a URL can be opened, as far as that can be told without connecting to anything: its form, its
+    /// scheme, its options. What only one of publishing and subscribing needs is not asked for.
+    ///
+    /// Fails with [`ErrorKind::Config`].
+    pub fn check(&self, url: &str) -> Result<(), Error> {
+        let url = Url::parse(url)?;
+        self.opener(&url)?.check(&url)
+    }
+
     /// Opens a publisher. Options that only concern subscribing, such as `group`, are ignored.
     ///
     /// Fails with [`ErrorKind::Config`] when the URL, its scheme or an option is wrong.

@@ -23,6 +23,17 @@ use crate::{Error, ErrorKind, Message};
 /// that only concern subscribing are accepted, and ignored, when publishing, so that one URL serves both.
 #[async_trait]
 pub trait Opener: Debug + Send + Sync + 'static {
+    /// Says what is wrong with a URL, as far as it can be told from the URL and the configuration alone: this is what
+    /// `--check-config` asks.
+    ///
+    /// # Contract
+    /// No I/O, and no state. Fails with [`Config`](crate::ErrorKind::Config), and never where opening would succeed:
+    /// what only subscribing needs, such as a group, is for [`subscriber`](Self::subscriber) to ask for. A driver
+    /// without this method leaves every fault to be found by opening.
+    fn check(&self, _url: &Url) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Opens a publisher. Connecting may be left to the first publish.
     async fn publisher(&self, url: &Url) -> Result<Box<dyn Publisher>, Error>;
 

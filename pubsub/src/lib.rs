@@ -36,6 +36,7 @@
 
 mod base64;
 mod batch;
+mod broker_url;
 mod brokers;
 mod cloud_event;
 mod codec;
@@ -64,6 +65,7 @@ mod window;
 mod within;
 
 pub use batch::{Answer, BatchHandler, Batching};
+pub use broker_url::BrokerUrl;
 pub use brokers::Brokers;
 pub use bytes::Bytes;
 pub use cloud_event::CloudEvent;

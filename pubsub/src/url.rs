@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use mainspring_config::redact_url;
+
 use crate::Error;
 
 /// Schemes whose name is itself a web address: nothing in it is an option of ours.
@@ -9,6 +11,9 @@ const WEB: [&str; 2] = ["http", "https"];
 
 /// Schemes that may do without a name, because the configuration can give one.
 const NAMED_BY_CONFIGURATION: [&str; 4] = ["gcp", "kafka", "sns", "sqs"];
+
+/// What a fault of a URL has for its key: whoever opens it does not know where it was configured.
+pub(crate) const KEY: &str = "broker URL";
 
 /// A broker URL, parsed.
 ///
@@ -28,8 +33,11 @@ pub struct Url {
 impl Url {
     /// Parses `text`; the error says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let fault = |what: &str, hint: &str| fault(&redact(text), what.to_owned(), hint.to_owned());
+        let fault = |what: &str, hint: &str| fault(&redact_url(text), what.to_owned(), hint.to_owned());
         let grammar = "write it as `scheme://name?option=value`, for example `memory://orders?group=ship`";
+        if text.is_empty() {
+            return Err(fault("the URL is empty", grammar));
+        }
         let Some((scheme, rest)) = text.split_once("://") else {
             return Err(fault("not a broker URL: `://` is missing", grammar));
         };
@@ -58,6 +66,10 @@ impl Url {
             let (Some(option), Some(value)) = (decode(option), decode(value)) else {
                 return Err(fault("a percent-escape in an option is broken", "write `%` itself as `%25`"));
             };
+            if option.contains('@') {
+                let what = "there is a `?` in what stands before the `@`";
+                return Err(fault(what, "write `?`, `/` and `@` in a password as `%3F`, `%2F` and `%40`"));
+            }
             if option.is_empty() || value.is_empty() {
                 return Err(fault(&format!("the option `{option}` has no value"), "write it as `option=value`"));
             }
@@ -66,7 +78,7 @@ impl Url {
             }
             options.push((option, value));
         }
-        Ok(Self { scheme, name, options, shown: redact(text) })
+        Ok(Self { scheme, name, options, shown: redact_url(text) })
     }
 
     /// The scheme, in lower case.
@@ -126,29 +138,7 @@ pub(crate) fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a s
 }
 
 fn fault(shown: &str, what: String, hint: String) -> Error {
-    Error::config("open", mainspring_config::Error::one("broker URL", shown, what, hint))
-}
-
-/// Hides what may be a password: everything before an `@`, and the values of options that sound like one.
-fn redact(text: &str) -> String {
-    let (head, query) = text.split_once('?').map_or((text, None), |(head, query)| (head, Some(query)));
-    let (scheme, rest) = head.split_once("://").map_or(("", head), |(scheme, rest)| (scheme, rest));
-    let mut shown = if scheme.is_empty() { String::new() } else { format!("{scheme}://") };
-    match rest.rsplit_once('@') {
-        Some((_, host)) => shown.extend(["***@", host]),
-        None => shown.push_str(rest),
-    }
-    for (i, pair) in query.into_iter().flat_map(|query| query.split('&')).enumerate() {
-        shown.push(if i == 0 { '?' } else { '&' });
-        let (option, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let lower = option.to_ascii_lowercase();
-        let secret = ["pass", "secret", "token", "key", "sig", "auth"].iter().any(|word| lower.contains(word));
-        shown.push_str(option);
-        if !value.is_empty() {
-            shown.extend(["=", if secret { "***" } else { value }]);
-        }
-    }
-    shown
+    Error::config("open", mainspring_config::Error::one(KEY, shown, what, hint))
 }
 
 pub(crate) fn decode(text: &str) -> Option<String> {
@@ -228,7 +218,9 @@ mod tests {
     fn secrets_are_not_shown() {
         let url = Url::parse("kafka://bob:hunter2@host/orders?password=hunter2&group=g").unwrap();
         assert_eq!(url.to_string(), "kafka://***@host/orders?password=***&group=g");
-        let said = said(&url.expect_options(&["group"]).unwrap_err());
-        assert!(!said.contains("hunter2"), "{said}");
+        let unknown = said(&url.expect_options(&["group"]).unwrap_err());
+        let torn = said(&Url::parse("kafka://bob:hunter2?hunter2@host/orders").unwrap_err());
+        assert!(torn.contains("`?` in what stands before the `@`"), "{torn}");
+        assert!(!(unknown + &torn).contains("hunter2"));
     }
 }

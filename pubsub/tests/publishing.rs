@@ -185,6 +185,7 @@ async fn a_router_has_the_publishers_of_its_brokers_flushed_at_the_end() {
 async fn urls_that_cannot_be_opened_are_configuration_faults_with_a_hint() {
     let brokers = brokers();
     for (url, what) in [
+        ("", "the URL is empty"),
         ("orders", "`://` is missing"),
         ("memory://orders?grup=ship", "unknown option `grup`; did you mean `group`? known options: group"),
         ("memori://orders", "unknown scheme `memori`; did you mean `memory`?"),
@@ -195,7 +196,8 @@ async fn urls_that_cannot_be_opened_are_configuration_faults_with_a_hint() {
         ("gcp://orders", "enable the cargo feature `gcp`"),
         ("https://example.com/hook", "enable the cargo feature `http`"),
     ] {
-        for error in [brokers.publisher(url).await.unwrap_err(), brokers.subscriber(url).await.unwrap_err()] {
+        let opened = [brokers.publisher(url).await.unwrap_err(), brokers.subscriber(url).await.unwrap_err()];
+        for error in opened.into_iter().chain([brokers.check(url).unwrap_err()]) {
             assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Config, false));
             let source = error.source().expect("a cause");
             assert!(source.is::<mainspring_config::Error>(), "{source:?}");

@@ -59,13 +59,24 @@ impl App {
         self
     }
 
+    /// Has a section checked that cannot be judged without another one; see [`Loader::section_with`].
+    pub fn section_with<T, O>(mut self, name: &'static str, other: &'static str, check: fn(&T, &O, &mut Report)) -> Self
+    where
+        T: DeserializeOwned + 'static,
+        O: DeserializeOwned + Default + 'static,
+    {
+        self.sections.push(Box::new(move |loader| loader.section_with(name, other, check)));
+        self
+    }
+
     /// Loads the configuration, sets logs and runtime up, runs `run`, and answers the exit code.
     ///
     /// `#[tokio::main]` cannot do this: the number of worker threads is configured, and the exit code tells how the
     /// process ended. The section that is a [`Config`](crate::Config) is found wherever it stands in `C`.
     ///
     /// A faulty configuration prints every problem to standard error, one a line, and is 78. `--help`, `--version`,
-    /// `--check-config`, `--print-config` and `--config-schema` print and return without opening anything.
+    /// `--check-config`, `--print-config` and `--config-schema` print and return without opening anything. The error that
+    /// ends the process is logged, and goes to standard error where the log's filter hides it.
     pub fn launch<C, F, Fut>(self, run: F) -> ExitCode
     where
         C: Serialize + DeserializeOwned + JsonSchema + Default + 'static,
@@ -107,6 +118,10 @@ impl App {
             Ok(()) => 0,
             Err(error) => {
                 tracing::error!(code = error.code(), "{error}");
+                // Whatever the filter hides, nobody should have to guess why a process has ended.
+                if !tracing::enabled!(tracing::Level::ERROR) {
+                    let _ = writeln!(std::io::stderr(), "{}: {error}", self.name);
+                }
                 error.code()
             }
         };

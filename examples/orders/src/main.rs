@@ -15,7 +15,7 @@ use axum::routing::get;
 use mainspring::pubsub::{self, ErrorKind, Failure, Message, Publisher};
 use mainspring::server::{self, Service, SimpleServer};
 use mainspring::web::{Json, Path, Problem};
-use mainspring::{BrokersConfig, config};
+use mainspring::{BrokerUrl, BrokersConfig, config};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing::info;
@@ -29,11 +29,11 @@ struct Config {
     server: server::Config,
     brokers: BrokersConfig,
     /// Where orders are published, and read from.
-    topic: String,
+    topic: BrokerUrl,
     /// Where orders are published, if not to `topic`.
-    publish: Option<String>,
+    publish: Option<BrokerUrl>,
     /// Where orders are read from, if not from `topic`.
-    subscribe: Option<String>,
+    subscribe: Option<BrokerUrl>,
     /// How long it takes to ship an order.
     work: config::Duration,
 }
@@ -124,7 +124,7 @@ impl Default for Config {
         Self {
             server: server::Config::default(),
             brokers: BrokersConfig::default(),
-            topic: "memory://orders?group=ship".to_owned(),
+            topic: "memory://orders?group=ship".into(),
             publish: None,
             subscribe: None,
             work: config::Duration::from_secs(0),

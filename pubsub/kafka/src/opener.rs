@@ -27,30 +27,43 @@ pub fn opener(config: &BrokersConfig) -> Opener {
     Opener { kafka: config.kafka.clone(), publish_timeout: config.publish.timeout.get(), names: Names::default() }
 }
 
+impl Opener {
+    /// What a URL that is to be opened says.
+    fn options(&self, url: &Url) -> Result<Options, Error> {
+        let options = Options::new(url, &self.kafka)?;
+        options.security.check_files()?;
+        Ok(options)
+    }
+}
+
 #[async_trait]
 impl driver::Opener for Opener {
+    fn check(&self, url: &Url) -> Result<(), Error> {
+        Options::new(url, &self.kafka).map(drop)
+    }
+
     async fn publisher(&self, url: &Url) -> Result<Box<dyn driver::Publisher>, Error> {
-        let options = Options::new(url, &self.kafka)?;
+        let options = self.options(url)?;
         Ok(Box::new(KafkaPublisher::open(options, self.publish_timeout).await?))
     }
 
     async fn subscriber(&self, url: &Url) -> Result<Box<dyn driver::Subscriber>, Error> {
-        let options = Options::new(url, &self.kafka)?;
+        let options = self.options(url)?;
         let group = options.expect_group(url)?;
         Ok(Box::new(KafkaSubscriber::open(options, group, self.names.clone()).await?))
     }
 
     async fn dead_letters(&self, url: &Url) -> Result<Option<Box<dyn driver::Publisher>>, Error> {
-        let options = dead_letters::options(url, Options::new(url, &self.kafka)?)?;
+        let options = dead_letters::options(url, self.options(url)?)?;
         dead_letters::make_topic(&options).await;
         Ok(Some(Box::new(KafkaPublisher::open(options, self.publish_timeout).await?)))
     }
 
     async fn create_topic(&self, url: &Url) -> Result<(), Error> {
-        topics::create(&Options::new(url, &self.kafka)?).await
+        topics::create(&self.options(url)?).await
     }
 
     async fn delete_topic(&self, url: &Url) -> Result<(), Error> {
-        topics::delete(&Options::new(url, &self.kafka)?).await
+        topics::delete(&self.options(url)?).await
     }
 }

@@ -27,7 +27,7 @@ struct Login {
 }
 
 impl Security {
-    /// The configuration's, with the user and the password of the URL if it has any. Certificates have to be there.
+    /// The configuration's, with the user and the password of the URL if it has any.
     pub(crate) fn new(login: Option<(String, Secret)>, config: &KafkaConfig) -> Result<Self, Error> {
         let protocol = if login.is_some() { config.security.with_login() } else { config.security };
         if protocol.has_tls() && !HAS_TLS {
@@ -46,13 +46,18 @@ impl Security {
             }
             None => None,
         };
-        if protocol.has_tls() {
-            let files = [("ca", &config.tls.ca), ("cert", &config.tls.cert), ("key", &config.tls.key)];
+        Ok(Self { protocol, login, tls: config.tls.clone() })
+    }
+
+    /// Certificates have to be there when something is opened: a configuration can be checked elsewhere.
+    pub(crate) fn check_files(&self) -> Result<(), Error> {
+        if self.protocol.has_tls() {
+            let files = [("ca", &self.tls.ca), ("cert", &self.tls.cert), ("key", &self.tls.key)];
             for (name, path) in files.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?))) {
                 readable(name, path)?;
             }
         }
-        Ok(Self { protocol, login, tls: config.tls.clone() })
+        Ok(())
     }
 
     pub(crate) fn apply(&self, config: &mut ClientConfig) {
@@ -112,7 +117,7 @@ mod tests {
     }
 
     fn said(config: &KafkaConfig) -> String {
-        let error = Security::new(None, config).map(drop).unwrap_err();
+        let error = Security::new(None, config).and_then(|security| security.check_files()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
         error.source().unwrap().to_string()
     }

@@ -174,13 +174,17 @@ impl Check for Config {
 
 #[async_trait]
 impl driver::Opener for Broker {
+    fn check(&self, url: &Url) -> Result<(), Error> {
+        url.expect_options(&OPTIONS)
+    }
+
     async fn publisher(&self, url: &Url) -> Result<Box<dyn driver::Publisher>, Error> {
-        url.expect_options(&OPTIONS)?;
+        self.check(url)?;
         Ok(Box::new(MemoryPublisher { topic: self.shared.topic(url.name()) }))
     }
 
     async fn subscriber(&self, url: &Url) -> Result<Box<dyn driver::Subscriber>, Error> {
-        url.expect_options(&OPTIONS)?;
+        self.check(url)?;
         let group = url.option("group").unwrap_or(DEFAULT_GROUP);
         Ok(Box::new(MemorySubscriber::new(self.shared.topic(url.name()), group)))
     }

@@ -81,13 +81,17 @@ impl Observed {
 
 #[async_trait::async_trait]
 impl driver::Opener for Observed {
+    fn check(&self, url: &Url) -> Result<(), Error> {
+        driver::Opener::check(&self.broker, url)
+    }
+
     async fn publisher(&self, url: &Url) -> Result<Box<dyn driver::Publisher>, Error> {
-        url.expect_options(&["group"])?;
+        self.check(url)?;
         Ok(Box::new(self.publisher_driver(url.name())))
     }
 
     async fn subscriber(&self, url: &Url) -> Result<Box<dyn driver::Subscriber>, Error> {
-        url.expect_options(&["group"])?;
+        self.check(url)?;
         Ok(Box::new(self.subscriber_driver(url.name(), url.option("group").unwrap_or("default"))))
     }
 }

@@ -107,6 +107,17 @@ struct FaultyOpener {
 
 #[async_trait::async_trait]
 impl Opener for FaultyOpener {
+    fn check(&self, url: &Url) -> Result<(), Error> {
+        match self.fault {
+            Fault::IgnoresOptions => Ok(()),
+            Fault::ShowsTheUrl => url.expect_options(&["group"]).map_err(|error| {
+                let shown = url.option("password").unwrap_or_default().to_owned();
+                error.with_source(mainspring_config::Error::one("url", "url", format!("nonsense {shown}"), ""))
+            }),
+            _ => url.expect_options(&["group"]),
+        }
+    }
+
     async fn publisher(&self, url: &Url) -> Result<Box<dyn driver::Publisher>, Error> {
         self.check(url)?;
         let inner = self.broker.publisher(self.topic(url));
@@ -122,17 +133,6 @@ impl Opener for FaultyOpener {
 }
 
 impl FaultyOpener {
-    fn check(&self, url: &Url) -> Result<(), Error> {
-        match self.fault {
-            Fault::IgnoresOptions => Ok(()),
-            Fault::ShowsTheUrl => url.expect_options(&["group"]).map_err(|error| {
-                let shown = url.option("password").unwrap_or_default().to_owned();
-                error.with_source(mainspring_config::Error::one("url", "url", format!("nonsense {shown}"), ""))
-            }),
-            _ => url.expect_options(&["group"]),
-        }
-    }
-
     fn topic<'a>(&self, url: &'a Url) -> &'a str {
         if self.fault == Fault::OneTopicForAll { "all" } else { url.name() }
     }

@@ -38,6 +38,68 @@ fn a_request_timeout_that_a_shutdown_would_cut_off_is_refused() {
 }
 
 #[test]
+fn a_log_level_that_is_none_is_a_fault_and_not_a_silent_daemon() {
+    for level in ["verbose", "bogus", "none", "notice", "critical", "all"] {
+        let output = output(&[("APP_LOG_LEVEL", level)], &["--check-config"]);
+        assert_eq!(output.code, Some(78), "{level}: {}", output.stderr);
+        let fault = &output.stderr;
+        assert!(fault.starts_with("server.log.filter (env APP_LOG_LEVEL)"), "{fault}");
+        assert!(fault.contains("off, error, warn, info") && fault.contains(&format!("`{level}=debug`")), "{fault}");
+    }
+    for level in ["panic", "fatal", "error", "warning", "warn", "info", "debug", "trace"] {
+        let output = output(&[("APP_LOG_LEVEL", level)], &["--check-config"]);
+        assert_eq!(output.code, Some(0), "{level}: {}", output.stderr);
+    }
+}
+
+#[test]
+fn why_a_process_ends_is_said_although_the_filter_hides_errors() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    for (filter, place) in [("off", "stderr"), ("orders=debug", "stderr"), ("error", "stdout")] {
+        let output = output(&[("ORDERS_SERVER__HTTP__ADDR", &addr), ("RUST_LOG", filter)], &[]);
+        assert_eq!(output.code, Some(69));
+        let said = [("stdout", &output.stdout), ("stderr", &output.stderr)];
+        let said: Vec<_> = said.iter().filter(|(_, text)| text.contains("cannot listen")).map(|(at, _)| *at).collect();
+        assert_eq!(said, [place], "{filter}: {}{}", output.stdout, output.stderr);
+    }
+}
+
+#[test]
+fn what_would_panic_or_abort_at_the_start_is_a_fault() {
+    for (variable, value, key) in [
+        ("METRICS_PATH", "/livez", "server.metrics.path"),
+        ("METRICS_PATH", "/", "server.metrics.path"),
+        ("METRICS_PATH", "/-/log", "server.metrics.path"),
+        ("METRICS_PATH", "/debug/pubsub", "server.metrics.path"),
+        ("METRICS_PATH", "metrics", "server.metrics.path"),
+        ("METRICS_PATH", "/{metrics}", "server.metrics.path"),
+        ("METRICS_PATH", "/:metrics", "server.metrics.path"),
+        ("GIZMO_GOMAXPROCS", "4294967295", "server.runtime.worker_threads"),
+        ("GIZMO_GOMAXPROCS", "0", "server.runtime.worker_threads"),
+    ] {
+        let output = output(&[(variable, value)], &["--check-config"]);
+        assert_eq!(output.code, Some(78), "{variable}={value}: {}", output.stderr);
+        let fault = &output.stderr;
+        assert!(fault.starts_with(&format!("{key} (env {variable}): ")) && fault.lines().count() == 1, "{fault}");
+    }
+}
+
+#[test]
+fn what_has_no_effect_is_announced() {
+    let env = [("TLS_CERT", "/tls/cert.pem"), ("TLS_KEY", "/tls/key.pem"), ("RPC_PORT", "8081")];
+    let daemon = Daemon::start(&env);
+    for (name, _) in env {
+        daemon.event(|event| {
+            let notice = event["msg"].as_str().unwrap();
+            event["level"] == "WARN" && notice.starts_with(name) && notice.contains("no effect")
+        });
+    }
+    daemon.signal("TERM");
+    assert_eq!(daemon.end().code, Some(0));
+}
+
+#[test]
 fn the_configuration_can_be_checked_and_printed_without_a_socket() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
@@ -119,13 +181,66 @@ fn a_gizmo_environment_boots_the_daemon_and_no_name_of_it_is_unknown() {
 }
 
 #[test]
-fn a_url_that_nobody_can_open_is_a_configuration_fault() {
-    let unknown = output(&[("ORDERS_TOPIC", "memroy://orders")], &[]);
-    assert_eq!(unknown.code, Some(78), "{}{}", unknown.stdout, unknown.stderr);
-    assert!(unknown.stdout.contains("memory"), "{}", unknown.stdout);
-    let option = output(&[("ORDERS_TOPIC", "memory://orders?gruop=ship")], &[]);
-    assert_eq!(option.code, Some(78));
-    assert!(option.stdout.contains("group"), "{}", option.stdout);
+fn urls_that_nobody_can_open_are_faults_with_key_source_and_hint_beside_all_others() {
+    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    writeln!(file, "subscribe = \"memory://orders?gruop=ship\"\nwrok = \"1s\"").unwrap();
+    let path = file.path().to_str().unwrap();
+    for args in [&["--config", path][..], &["--config", path, "--check-config"]] {
+        let output = output(&[("ORDERS_TOPIC", "memroy://orders"), ("ORDERS_PUBLISH", "nats://orders")], args);
+        assert_eq!((output.code, output.stdout.as_str()), (Some(78), ""));
+        let lines: Vec<_> = output.stderr.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "publish (env ORDERS_PUBLISH): `nats://orders`: unknown scheme `nats`; this program knows: memory",
+                &format!(
+                    "subscribe ({path}:1): `memory://orders?gruop=ship`: unknown option `gruop`; did you mean `group`? \
+                     known options: group"
+                ),
+                "topic (env ORDERS_TOPIC): `memroy://orders`: unknown scheme `memroy`; did you mean `memory`? this \
+                 program knows: memory",
+                &format!("wrok ({path}:2): unknown key; did you mean \"work\"?"),
+            ]
+            .map(|line| if cfg!(feature = "kafka") {
+                line.replace("knows: memory", "knows: kafka, memory")
+            } else {
+                line.to_owned()
+            })
+        );
+    }
+}
+
+#[test]
+fn urls_without_a_name_or_a_driver_are_found_by_the_check() {
+    let mut faults = vec![
+        ("memory://", "the name is missing"),
+        ("orders", "`://` is missing"),
+        ("sqs://orders", "enable the cargo feature `aws`"),
+    ];
+    let kafka = "kafka://orders";
+    match cfg!(feature = "kafka") {
+        true => faults.push((kafka, "no Kafka broker is named; set `kafka.brokers` (KAFKA_BROKER_HOSTS)")),
+        false => faults.push((kafka, "enable the cargo feature `kafka`")),
+    }
+    for (url, said) in faults {
+        let output = output(&[("ORDERS_TOPIC", url)], &["--check-config"]);
+        assert_eq!(output.code, Some(78), "{url}");
+        let fault = &output.stderr;
+        assert!(fault.starts_with("topic (env ORDERS_TOPIC): ") && fault.contains(said), "{fault}");
+    }
+    let output = output(&[("ORDERS_TOPIC", "memory://other?group=a"), ("ORDERS_PUBLISH", "")], &["--check-config"]);
+    assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_password_in_a_url_is_shown_by_no_fault_and_not_by_the_printed_configuration() {
+    for url in ["kfka://bob:hunter2@host/orders", "kafka://bob:hunter2@host/orders?grup=x", "bob:hunter2@host"] {
+        let output = output(&[("ORDERS_TOPIC", url)], &["--check-config"]);
+        assert_eq!(output.code, Some(78));
+        assert!(output.stderr.contains("***@host") && !output.stderr.contains("hunter2"), "{}", output.stderr);
+    }
+    let print = output(&[("ORDERS_TOPIC", "memory://bob:hunter2@orders")], &["--print-config"]);
+    assert!(print.stdout.contains("topic = \"memory://***@orders\""), "{}", print.stdout);
 }
 
 #[test]
