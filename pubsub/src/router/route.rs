@@ -76,7 +76,7 @@ impl Route {
         if shared.capabilities.volatile
             && let Some(progress) = shared.progress.clone()
         {
-            let source = shared.source.clone();
+            let source = Arc::clone(&shared.source);
             cx.on_flush(move || async move { nothing_waits(&*progress, &source) });
         }
         Self { subscriber, shared: Arc::new(shared), workers, service: service(()), latch, stop }
