@@ -6,12 +6,13 @@
 //! out, and of several headers of one name the last counts, as with Kafka's own clients. A record without a value, a
 //! tombstone, has an empty body.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::panic::catch_unwind;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use mainspring_pubsub::{Error, ErrorKind, Message};
+use mainspring_pubsub::{Error, ErrorKind, Message, MessageId};
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Header, Headers, Message as _, OwnedHeaders};
 
 use crate::error::error;
@@ -44,25 +45,26 @@ pub(crate) fn timestamp(message: &Message) -> i64 {
 
 /// The message that a record stands for. The body is copied, once: the record belongs to the client's buffers.
 pub(crate) fn message(record: &BorrowedMessage<'_>) -> Message {
-    let mut message = Message::new(record.payload().map(Bytes::copy_from_slice).unwrap_or_default());
-    message.key = record.key().map(text);
-    message.published_at = match record.timestamp().to_millis().and_then(|millis| u64::try_from(millis).ok()) {
+    let published_at = match record.timestamp().to_millis().and_then(|millis| u64::try_from(millis).ok()) {
         Some(millis) => UNIX_EPOCH + Duration::from_millis(millis),
         None => SystemTime::now(),
     };
-    let mut id = None;
+    let (mut id, mut attributes) = (None, BTreeMap::new());
     if let Some(headers) = record.headers() {
         for at in 0..headers.count() {
             let Some(header) = header(headers, at) else { continue };
             let value = header.value.unwrap_or_default();
             match (header.key, std::str::from_utf8(value)) {
-                (ID, Ok(value)) => id = Some(value.into()),
-                (name, _) => drop(message.attributes.insert(name.to_owned(), text(value))),
+                (ID, Ok(value)) => id = Some(MessageId::from(value)),
+                (name, _) => drop(attributes.insert(name.to_owned(), text(value))),
             }
         }
     }
     let place = || format!("{}/{}/{}", record.topic(), record.partition(), record.offset());
-    message.id = id.unwrap_or_else(|| place().into());
+    let body = record.payload().map(Bytes::copy_from_slice).unwrap_or_default();
+    let mut message = Message::received(id.unwrap_or_else(|| place().into()), body, published_at);
+    message.key = record.key().map(text);
+    message.attributes = attributes;
     message
 }
 

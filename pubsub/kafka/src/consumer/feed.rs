@@ -268,8 +268,8 @@ impl Feed {
     /// Takes in what was fetched of a partition, in order.
     pub(super) fn push(&self, number: i32, batch: impl Iterator<Item = Fetched>) {
         let mut state = self.lock();
-        for Fetched { offset, message } in batch {
-            state.push(number, offset, message);
+        for fetched in batch {
+            state.push(number, fetched);
         }
         let waker = if state.ready.is_empty() { None } else { state.waker.take() };
         drop(state);
@@ -292,7 +292,7 @@ impl Feed {
     pub(super) fn end(&self, failure: Option<Error>) {
         let mut state = self.lock();
         state.close();
-        for (_, mut partition) in state.partitions.drain() {
+        for (_, mut partition) in std::mem::take(&mut state.partitions) {
             partition.held.lose();
         }
         state.held_bytes = 0;
@@ -345,7 +345,7 @@ mod tests {
     }
 
     fn push(feed: &Feed, partition: i32, offsets: std::ops::Range<i64>) {
-        feed.push(partition, offsets.map(|offset| Fetched { offset, message: Message::new(offset.to_string()) }));
+        feed.push(partition, offsets.map(|offset| Fetched::new(offset, Message::new(offset.to_string()))));
     }
 
     fn lend(feed: &Arc<Feed>) -> Option<Delivery> {

@@ -1,6 +1,6 @@
 //! What a consumer holds: its partitions, and the messages that wait.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
@@ -14,7 +14,8 @@ use crate::holes::Noted;
 
 #[derive(Default)]
 pub(super) struct State {
-    pub(super) partitions: HashMap<i32, Partition>,
+    /// Few, and looked up three times for each message: nothing that hashes.
+    pub(super) partitions: BTreeMap<i32, Partition>,
     /// By order.
     pub(super) ready: VecDeque<Entry>,
     pub(super) delayed: BTreeMap<(Instant, u64), Entry>,
@@ -38,7 +39,8 @@ pub(super) struct State {
 /// A message as the consumer has fetched it.
 pub(super) struct Fetched {
     pub(super) offset: i64,
-    pub(super) message: Message,
+    pub(super) message: Arc<Message>,
+    pub(super) size: usize,
 }
 
 /// A message that waits, or is out.
@@ -60,9 +62,18 @@ pub(super) struct Room {
     pub(super) bytes: usize,
 }
 
+impl Fetched {
+    /// What costs something is done here, before the lock is taken.
+    pub(super) fn new(offset: i64, message: Message) -> Self {
+        let size = message.size();
+        Self { offset, message: Arc::new(message), size }
+    }
+}
+
 impl State {
     /// Takes in a message, unless it is done.
-    pub(super) fn push(&mut self, number: i32, offset: i64, message: Message) {
+    pub(super) fn push(&mut self, number: i32, fetched: Fetched) {
+        let Fetched { offset, message, size } = fetched;
         let passed = match self.partitions.get(&number) {
             Some(partition) if !partition.leaving && !self.closed => partition.has_passed(offset),
             _ => return,
@@ -75,10 +86,9 @@ impl State {
         }
         let Some(partition) = self.partitions.get_mut(&number) else { return };
         let Some(place) = partition.fetched(offset) else { return };
-        let size = message.size();
         let entry = Entry {
             order: self.next_order,
-            message: Arc::new(message),
+            message,
             size,
             attempt: 0,
             partition: number,
@@ -135,7 +145,7 @@ impl State {
 }
 
 /// The partition of an entry, if it is still the same loan.
-pub(super) fn owned<'a>(partitions: &'a mut HashMap<i32, Partition>, entry: &Entry) -> Option<&'a mut Partition> {
+pub(super) fn owned<'a>(partitions: &'a mut BTreeMap<i32, Partition>, entry: &Entry) -> Option<&'a mut Partition> {
     partitions.get_mut(&entry.partition).filter(|partition| partition.generation == entry.generation)
 }
 

@@ -342,7 +342,7 @@ impl<'a> Worker<'a> {
                 match queue.messages.poll(Duration::ZERO) {
                     Some(Ok(record)) => {
                         let fetched = fetched(&record);
-                        size += fetched.message.size();
+                        size += fetched.size;
                         batch.push(fetched);
                     }
                     Some(Err(error)) => warn!(topic = self.options.topic, partition, %error, "cannot fetch"),
@@ -454,7 +454,7 @@ impl From<Fault> for Ended {
 }
 
 fn fetched(record: &BorrowedMessage<'_>) -> Fetched {
-    Fetched { offset: record.offset(), message: record::message(record) }
+    Fetched::new(record.offset(), record::message(record))
 }
 
 /// What the client calls when a queue is empty no longer.

@@ -75,6 +75,9 @@ impl KafkaPublisher {
 
     /// Hands a message to the client; while its queue is full, after the next answers.
     async fn send(&self, message: &Message, deadline: Instant) -> Result<Ticket, Error> {
+        if let Some(ticket) = self.try_send(message)? {
+            return Ok(ticket);
+        }
         loop {
             let mut room = pin!(self.slots.room.notified());
             // Listen before trying, so that room made in between is not missed.
@@ -141,8 +144,9 @@ impl KafkaPublisher {
 #[async_trait]
 impl driver::Publisher for KafkaPublisher {
     async fn publish(&self, message: Message, deadline: Instant) -> Result<Receipt, Error> {
-        let ticket = self.send(&message, deadline).await?;
-        let answer = timeout_at(deadline, ticket).await.map_err(|_| unconfirmed())?;
+        // The client answers for every message in the end, and the caller's own timer is set to `deadline`: another one
+        // here would only be paid for.
+        let answer = self.send(&message, deadline).await?.await;
         self.receipt(&message, answer)
     }
 
