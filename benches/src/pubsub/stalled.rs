@@ -35,7 +35,7 @@ pub(super) fn run(kafka: &Kafka, rounds: usize) -> io::Result<Vec<Row>> {
         .run(rounds.min(2))
 }
 
-/// Consumes in this process, lets its handlers stand still, and says how much memory that took: what [`run`] starts
+/// Consumes in this process, lets its handlers stand still, and says how much memory that took: what `run` starts
 /// another process for.
 ///
 /// # Errors
