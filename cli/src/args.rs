@@ -1,6 +1,7 @@
 //! What can be said on the command line.
 
 use std::ffi::OsString;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -9,7 +10,7 @@ use clap::{Parser, Subcommand};
 ///
 /// A URL is `<scheme>://<name>[?option=value…]`, for example `kafka://orders?group=ship` or `memory://orders`. How
 /// brokers are reached is configured as in services: `KAFKA_BROKER_HOSTS`, `MAINSPRING_BROKERS__KAFKA__BROKERS`,
-/// `--config FILE`, `--set brokers.kafka.brokers=…`.
+/// `--config FILE`, `--set brokers.kafka.brokers=…`. With `RUST_LOG=debug` drivers tell on standard error what they do.
 ///
 /// Exit codes: 0 all well, 1 something failed, 69 the broker cannot be reached, 78 the command line, a URL or the
 /// configuration is wrong, 130 interrupted.
@@ -92,6 +93,10 @@ pub(crate) struct VerifyArgs {
     /// Runs only this case; may be repeated.
     #[arg(long = "case", value_name = "NAME")]
     pub(crate) cases: Vec<String>,
+
+    /// How many cases run at once, each with a topic of its own; one by one where topics cannot be made.
+    #[arg(long, short, value_name = "N", default_value = "4")]
+    pub(crate) jobs: NonZeroUsize,
 
     /// Prints the cases and what they are about, and runs none.
     #[arg(long)]

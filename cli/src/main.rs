@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use tracing_subscriber::EnvFilter;
 
 use args::{Args, Command};
 use exit::Exit;
@@ -27,12 +28,20 @@ fn main() -> ExitCode {
             return if told.use_stderr() { exit::usage() } else { ExitCode::SUCCESS };
         }
     };
+    show_logs();
     match run(args) {
         Ok(code) => code,
         Err(Exit { code, message }) => {
             exit::complain(&message);
             ExitCode::from(code)
         }
+    }
+}
+
+/// With `RUST_LOG` in the environment, what the drivers have to say goes to standard error; otherwise nobody hears it.
+fn show_logs() {
+    if let Ok(filter) = EnvFilter::try_from_default_env() {
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     }
 }
 

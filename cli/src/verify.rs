@@ -41,7 +41,7 @@ pub(crate) async fn run(settings: &Settings, args: VerifyArgs, mut stop: Stop) -
         }
     };
     let scale = if args.full { Scale::Full } else { Scale::Short };
-    let options = Options::default().only(cases).scale(scale);
+    let options = Options::default().only(cases).scale(scale).at_once(args.jobs);
     let mut report = Report::default();
     let mut done = Vec::new();
     let finished = tokio::select! {

@@ -1,5 +1,6 @@
 //! The suite as a test binary.
 
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,13 +16,14 @@ use super::run::{Options, Scale, run};
 struct Args {
     filters: Vec<String>,
     skips: Vec<String>,
+    at_once: Option<NonZeroUsize>,
     exact: bool,
     list: bool,
     ignored_only: bool,
 }
 
 /// The `main` of a test binary with `harness = false`: runs the suite against a backend, prints what `cargo test`
-/// prints, and takes its common flags (names to run, `--exact`, `--skip`, `--list`).
+/// prints, and takes its common flags (names to run, `--exact`, `--skip`, `--list`, `--test-threads` for how many cases run at once).
 ///
 /// With the variable `CONFORMANCE=full` it is thorough: see [`Scale`]. Where the binary was started as a
 /// [`child`] of the suite, it is that instead.
@@ -38,7 +40,7 @@ pub fn main<B: Backend>(backend: impl FnOnce() -> B) -> ExitCode {
         Ok(args) => args,
         Err(unknown) => {
             eprintln!(
-                "the conformance suite does not know the flag `{unknown}`; it knows --exact, --skip NAME and --list"
+                "the conformance suite does not know the flag `{unknown}`; it knows --exact, --skip NAME, --test-threads N and --list"
             );
             return ExitCode::FAILURE;
         }
@@ -72,7 +74,8 @@ async fn perform(backend: Arc<dyn Backend>, args: &Args) -> ExitCode {
     let full = std::env::var_os("CONFORMANCE").is_some_and(|value| value == "full");
     let scale = if full { Scale::Full } else { Scale::Short };
     let started = Instant::now();
-    let report = match run(Arc::clone(&backend), &Options::default().only(wanted).scale(scale), print).await {
+    let options = Options { only: wanted, scale, at_once: args.at_once };
+    let report = match run(Arc::clone(&backend), &options, print).await {
         Ok(report) => report,
         Err(error) => {
             println!("test {} ... FAILED\n{error:?}", backend.name());
@@ -125,11 +128,12 @@ impl Args {
                 "--exact" => parsed.exact = true,
                 "--ignored" => parsed.ignored_only = true,
                 "--skip" => parsed.skips.extend(args.next()),
-                // What cargo and editors pass along, and what changes nothing here: cases run one by one.
+                "--test-threads" => parsed.at_once = args.next().and_then(|count| count.parse().ok()),
+                // What cargo and editors pass along, and what changes nothing here.
                 "--nocapture" | "--no-capture" | "--quiet" | "-q" | "--include-ignored" | "--show-output" => {}
-                "--test-threads" | "--color" | "--format" | "-Z" => drop(args.next()),
-                flag if flag.starts_with("--test-threads=") || flag.starts_with("--color=") => {}
-                flag if flag.starts_with("--format=") => {}
+                "--color" | "--format" | "-Z" => drop(args.next()),
+                flag if flag.starts_with("--color=") || flag.starts_with("--format=") => {}
+                flag if flag.starts_with("--test-threads=") => parsed.at_once = flag[15..].parse().ok(),
                 flag if flag.starts_with('-') => return Err(arg),
                 _ => parsed.filters.push(arg),
             }
@@ -161,6 +165,10 @@ mod tests {
         assert!(wanted(&["router"]).iter().all(|name| name.contains("router")));
         assert!(!wanted(&["--skip", "router", "--test-threads=1"]).iter().any(|name| name.contains("router")));
         assert!(wanted(&["--ignored"]).is_empty());
+        for one in [&["--test-threads=1"][..], &["--test-threads", "1"]] {
+            let args = Args::parse(one.iter().map(|arg| (*arg).to_owned())).unwrap();
+            assert_eq!(args.at_once, NonZeroUsize::new(1));
+        }
         assert!(Args::parse(["--nonsense".to_owned()]).is_err());
     }
 

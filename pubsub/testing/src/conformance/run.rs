@@ -1,15 +1,17 @@
 //! Runs cases.
 
 use std::any::Any;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::{StreamExt, stream};
 use mainspring_pubsub::driver::Capabilities;
 use mainspring_pubsub::{Error, ErrorKind};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::backend::Backend;
+use super::backend::{Backend, Need};
 use super::case::{Case, Fault, cases};
 use super::report::{CaseReport, Outcome, Report};
 use super::stage::Stage;
@@ -22,6 +24,9 @@ pub struct Options {
     pub only: Vec<&'static Case>,
     /// How thorough to be.
     pub scale: Scale,
+    /// How many cases run at once; 4 unless it is set. They spend their time waiting for the broker. One at a time runs what
+    /// restarts the broker, and everything on a broker whose one topic all cases [share](Backend::shares_topic).
+    pub at_once: Option<NonZeroUsize>,
 }
 
 /// How thorough a run is.
@@ -47,6 +52,12 @@ impl Options {
         self
     }
 
+    /// Sets how many cases run at once.
+    pub fn at_once(mut self, cases: NonZeroUsize) -> Self {
+        self.at_once = Some(cases);
+        self
+    }
+
     /// The cases to run, in the suite's order.
     pub fn cases(&self) -> Vec<&'static Case> {
         let wanted = |case: &&'static Case| self.only.is_empty() || self.only.iter().any(|only| only.name == case.name);
@@ -54,10 +65,10 @@ impl Options {
     }
 }
 
-/// Runs the suite against a broker, one case after the other, and tells `watch` of each as it ends.
+/// Runs the suite against a broker, several cases at once, and tells `watch` of each as it ends.
 ///
 /// Fails when the broker cannot be reached at all. Each case has a deadline; one that is over it, or panics, has
-/// failed, and the others go on. Needs a runtime with time enabled. Dropping the future stops the case that runs.
+/// failed, and the others go on. Needs a runtime with time enabled. Dropping the future stops the cases that run.
 pub async fn run(
     backend: Arc<dyn Backend>,
     options: &Options,
@@ -69,22 +80,38 @@ pub async fn run(
         let what = "the broker could not be opened and closed in time";
         Err(Error::new(ErrorKind::Timeout, "verify", what))
     })?;
-    let mut report = Report::default();
-    for case in options.cases() {
-        let started = Instant::now();
-        let outcome = match case.needs.iter().find_map(|need| need.lack(&*backend, &can)) {
-            Some(lack) => Outcome::Skipped(lack),
-            None => {
-                let stage =
-                    Stage { backend: Arc::clone(&backend), can: can.clone(), case: case.name, scale: options.scale };
-                perform(case, stage).await
-            }
-        };
-        let case = CaseReport { name: case.name, outcome, took: started.elapsed() };
-        watch(&case);
-        report.cases.push(case);
+    let at_once = if backend.shares_topic() { 1 } else { options.at_once.map_or(4, NonZeroUsize::get) };
+    let mut cases: Vec<_> = options.cases().into_iter().enumerate().collect();
+    // What waits the longest, for a killed process to be missed, begins first.
+    cases.sort_by_key(|(_, case)| !case.needs.contains(&Need::Process));
+    let mut ended = Vec::with_capacity(cases.len());
+    // What breaks every connection runs by itself.
+    for group in cases.chunk_by(|(_, one), (_, next)| !restarts(one) && !restarts(next)) {
+        let running = group.iter().map(|(place, case)| {
+            let examined = examine(case, &backend, &can, options.scale);
+            async move { (*place, examined.await) }
+        });
+        let mut running = stream::iter(running).buffer_unordered(at_once);
+        while let Some((place, case)) = running.next().await {
+            watch(&case);
+            ended.push((place, case));
+        }
     }
-    Ok(report)
+    ended.sort_by_key(|(place, _)| *place);
+    Ok(Report { cases: ended.into_iter().map(|(_, case)| case).collect() })
+}
+
+fn restarts(case: &Case) -> bool {
+    case.needs.contains(&Need::Restart)
+}
+
+async fn examine(case: &'static Case, backend: &Arc<dyn Backend>, can: &Capabilities, scale: Scale) -> CaseReport {
+    let started = Instant::now();
+    let outcome = match case.needs.iter().find_map(|need| need.lack(&**backend, can)) {
+        Some(lack) => Outcome::Skipped(lack),
+        None => perform(case, Stage { backend: Arc::clone(backend), can: can.clone(), case: case.name, scale }).await,
+    };
+    CaseReport { name: case.name, outcome, took: started.elapsed() }
 }
 
 /// What the broker says it can do: settling is the subscriber's affair, limits are the publisher's.
