@@ -2,7 +2,7 @@
 
 EXAMPLE ?= orders
 .DEFAULT_GOAL := help
-.PHONY: help run test quick lint docs bench gates image brokers-up brokers-down
+.PHONY: help run test quick lint docs bench gates fuzz image brokers-up brokers-down
 
 help: ## say what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ bench: ## the kit beside bare axum, the tower stack, channels and Kafka's own cl
 
 gates: ## instructions and allocations against benches/gates.toml; scripts/gates.sh --accept takes new numbers
 	@scripts/gates.sh
+
+fuzz: ## look for inputs that break a promise, a minute for each target; scripts/fuzz.sh TARGET SECONDS for longer
+	@scripts/fuzz.sh
 
 image: ## a container image of EXAMPLE (default: orders)
 	@scripts/image.sh $(EXAMPLE)

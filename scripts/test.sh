@@ -56,6 +56,17 @@ tls() {
     tests --workspace --features mainspring/kafka-tls,orders/kafka-tls --test security
 }
 
+# Each target of the fuzzer counts as one. A build that fails, or a target that never ran, is a failure, too.
+fuzz() {
+    local p f
+    printf '\n== fuzzing, a minute for each target\n'
+    scripts/fuzz.sh 2>&1 | tee "$log" || true
+    p=$(grep -c 'nothing found' "$log" || true)
+    f=$(($(find fuzz/seeds -mindepth 1 -maxdepth 1 | wc -l) - p))
+    passed=$((passed + p)) failed=$((failed + f))
+    [ $f = 0 ] || reasons+=("fuzzing: $f targets FAILED")
+}
+
 lint() {
     step formatting cargo fmt --all --check
     step clippy cargo clippy --locked --workspace --all-targets -- -D warnings
@@ -73,6 +84,7 @@ case ${1:-all} in
         tests --workspace # doc tests included
         tls
         step 'what requests and messages cost' scripts/gates.sh
+        fuzz
         tests -p mainspring-observe --features jemalloc --lib profile
         tests -p orders --features jemalloc --test process profiles
         step "the README's sample, outside the repository" scripts/readme.sh

@@ -3,11 +3,10 @@
 use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use tracing::Level;
 
-use super::clock;
+use super::combined::Combined;
 use super::line::{Fields, Style};
 use super::queue::Queue;
 use crate::correlation::Correlation;
@@ -15,7 +14,7 @@ use crate::correlation::Correlation;
 /// Writes access lines, without tracing in between. Cheap to clone.
 ///
 /// A line is put together in memory that its thread keeps, so that a line costs no allocation, and is on its way to
-/// the output within 100 ms. Neither method ever waits for the output: what does not fit is dropped and counted in
+/// the output within 100 ms. No method ever waits for the output: what does not fit is dropped and counted in
 /// `log_dropped_total`. [`Guard::flush`](super::Guard::flush) leaves no line behind.
 #[derive(Clone)]
 pub struct LineWriter {
@@ -56,9 +55,9 @@ impl LineWriter {
         });
     }
 
-    /// Appends the time as Apache's logs have it, for example `03/Feb/2026:04:05:06 +0000`.
-    pub fn put_common_time(line: &mut Vec<u8>) {
-        clock::write_common(line, SystemTime::now());
+    /// Writes one request in Apache's format.
+    pub fn write_combined(&self, request: &Combined<'_>) {
+        self.write_line(|line| request.put(line));
     }
 
     fn with_line(&self, fill: impl FnOnce(&mut Vec<u8>)) {

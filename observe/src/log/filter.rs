@@ -33,7 +33,7 @@ impl Filter {
             ));
         }
         let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-        let parts = parts.map(checked).collect::<Result<Vec<_>, _>>()?;
+        let parts = last_of_each(parts.map(checked).collect::<Result<Vec<_>, _>>()?);
         if parts.is_empty() {
             return Err(FilterError::new(text, "it is empty; use `off` to log nothing"));
         }
@@ -65,6 +65,15 @@ fn checked(part: &str) -> Result<String, FilterError> {
         return bare(part);
     }
     meaning(part).map(|_| part.to_owned())
+}
+
+/// Of parts for the same values of fields the last one counts. Tracing would say so too, but in debug builds it panics.
+fn last_of_each(mut parts: Vec<String>) -> Vec<String> {
+    let scope = |part: &str| part.rfind("}]").map(|end| part[..end].to_owned());
+    let scopes: Vec<_> = parts.iter().map(|part| scope(part)).collect();
+    let mut at = 0..;
+    parts.retain(|_| at.next().is_some_and(|at| scopes[at].is_none() || !scopes[at + 1..].contains(&scopes[at])));
+    parts
 }
 
 fn meaning(text: &str) -> Result<EnvFilter, FilterError> {
@@ -105,6 +114,12 @@ mod tests {
         assert_eq!(canonical("rdkafka=debug"), "rdkafka=debug");
         assert_eq!(canonical("3"), "3");
         assert_eq!(canonical("[request{id=7}]=trace,info"), "[request{id=7}]=trace,info");
+    }
+
+    #[test]
+    fn of_two_levels_for_one_value_of_a_field_the_last_one_counts() {
+        let text = "[request{id=a}]=trace,info,[request{id=b}]=debug,[request{id=a}]=warn";
+        assert_eq!(Filter::parse(text).unwrap().text, "info,[request{id=b}]=debug,[request{id=a}]=warn");
     }
 
     #[test]

@@ -15,6 +15,7 @@
 
 mod access;
 mod clock;
+mod combined;
 mod config;
 mod filter;
 mod layer;
@@ -36,6 +37,7 @@ use crate::{Identity, metrics};
 use pipeline::Pipeline;
 
 pub use access::LineWriter;
+pub use combined::Combined;
 pub use config::{Access, AccessFormat, Config, Format, Output};
 pub use filter::FilterError;
 pub use line::Fields;

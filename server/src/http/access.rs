@@ -1,6 +1,5 @@
 //! The access log: one line a request, written when its response has ended.
 
-use std::io::Write;
 use std::time::Duration;
 
 use http::{HeaderValue, Version};
@@ -40,7 +39,7 @@ impl AccessLog {
         }
         match self.format {
             AccessFormat::Json => self.write_json(record, line, outcome, took, sampled),
-            AccessFormat::Combined => self.writer.write_line(|out| put_combined(out, record, line)),
+            AccessFormat::Combined => self.write_combined(record, line),
         }
     }
 
@@ -67,46 +66,18 @@ impl AccessLog {
             }
         });
     }
-}
 
-/// `host - - [time] "GET /path HTTP/1.1" 200 5 "referer" "user agent"`. The query is left out, as in JSON: secrets
-/// travel in it.
-fn put_combined(out: &mut Vec<u8>, record: &Record, line: &Line) {
-    // Writing to a vector does not fail.
-    let _ = match &record.conn {
-        Some(conn) => write!(out, "{}", conn.peer.ip().to_canonical()),
-        None => write!(out, "-"),
-    };
-    out.extend_from_slice(b" - - [");
-    LineWriter::put_common_time(out);
-    out.extend_from_slice(b"] \"");
-    out.extend_from_slice(METHODS[record.method].as_bytes());
-    out.push(b' ');
-    put_escaped(out, line.uri.path().as_bytes());
-    let protocol = if line.version == Version::HTTP_2 { "HTTP/2.0" } else { protocol(line.version) };
-    let _ = write!(out, " {protocol}\" {} ", record.status);
-    let _ = if record.bytes_out == 0 { write!(out, "-") } else { write!(out, "{}", record.bytes_out) };
-    put_quoted(out, line.referer.as_ref());
-    put_quoted(out, line.user_agent.as_ref());
-}
-
-fn put_quoted(out: &mut Vec<u8>, value: Option<&HeaderValue>) {
-    out.extend_from_slice(b" \"");
-    put_escaped(out, value.map_or(b"-", HeaderValue::as_bytes));
-    out.push(b'"');
-}
-
-/// As Apache escapes what clients send, so that it can end neither the quotes nor the line.
-fn put_escaped(out: &mut Vec<u8>, text: &[u8]) {
-    for byte in text {
-        match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            0x20..0x7f => out.push(*byte),
-            _ => {
-                let _ = write!(out, "\\x{byte:02x}");
-            }
-        }
+    fn write_combined(&self, record: &Record, line: &Line) {
+        self.writer.write_combined(&log::Combined {
+            remote: record.conn.as_ref().map(|conn| conn.peer.ip()),
+            method: METHODS[record.method],
+            path: line.uri.path(),
+            protocol: if line.version == Version::HTTP_2 { "HTTP/2.0" } else { protocol(line.version) },
+            status: record.status,
+            bytes_out: record.bytes_out,
+            referer: line.referer.as_ref().map(HeaderValue::as_bytes),
+            user_agent: line.user_agent.as_ref().map(HeaderValue::as_bytes),
+        });
     }
 }
 
@@ -115,18 +86,5 @@ fn protocol(version: Version) -> &'static str {
         Version::HTTP_2 => "HTTP/2",
         Version::HTTP_10 => "HTTP/1.0",
         _ => "HTTP/1.1",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_clients_send_ends_neither_quotes_nor_line() {
-        let mut out = Vec::new();
-        put_quoted(&mut out, HeaderValue::from_bytes(b"a\"b\\c\td\xe9").ok().as_ref());
-        put_quoted(&mut out, None);
-        assert_eq!(String::from_utf8(out).unwrap(), r#" "a\"b\\c\td\xe9" "-""#);
     }
 }
