@@ -1,10 +1,12 @@
 //! How much may be on its way to a broker at once.
 
 use std::fmt;
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mainspring_config::ByteSize;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{self, Notify};
 use tokio::time::Instant;
 
 use crate::config::PublishConfig;
@@ -12,28 +14,43 @@ use crate::config::PublishConfig;
 /// A bound on messages and bytes in flight. Waiting is fair: first come, first served, also for large messages.
 /// A message larger than the whole window goes alone.
 pub(crate) struct Window {
-    messages: Semaphore,
-    bytes: Semaphore,
-    max_messages: u32,
-    max_bytes: u32,
+    state: Mutex<State>,
+    /// Whoever waits for room stands here: tokio's mutex lets them through in order.
+    queue: sync::Mutex<()>,
+    /// Tells the first of those who wait that somebody has left.
+    left: Notify,
+    max: Load,
     timeout: Duration,
+}
+
+struct State {
+    used: Load,
+    /// How many wait for room.
+    waiting: usize,
+}
+
+/// Messages and bytes.
+#[derive(Clone, Copy)]
+struct Load {
+    messages: usize,
+    bytes: usize,
 }
 
 /// Room in the window, given back on drop.
 pub(crate) struct Permit<'a> {
-    _messages: SemaphorePermit<'a>,
-    _bytes: SemaphorePermit<'a>,
+    window: &'a Window,
+    load: Load,
 }
 
 impl Window {
     pub(crate) fn new(config: &PublishConfig) -> Self {
-        let max_messages = u32::try_from(config.max_messages).unwrap_or(u32::MAX).clamp(1, u32::MAX >> 3);
-        let max_bytes = u32::try_from(config.max_bytes.get()).unwrap_or(u32::MAX).max(1);
+        let max = Load { messages: config.max_messages.max(1), bytes: config.max_bytes.as_usize().max(1) };
+        let state = State { used: Load { messages: 0, bytes: 0 }, waiting: 0 };
         Self {
-            messages: Semaphore::new(max_messages as usize),
-            bytes: Semaphore::new(max_bytes as usize),
-            max_messages,
-            max_bytes,
+            state: Mutex::new(state),
+            queue: sync::Mutex::default(),
+            left: Notify::new(),
+            max,
             timeout: config.timeout.get(),
         }
     }
@@ -44,44 +61,98 @@ impl Window {
     }
 
     pub(crate) fn max_messages(&self) -> usize {
-        self.max_messages as usize
+        self.max.messages
     }
 
     pub(crate) fn max_bytes(&self) -> usize {
-        self.max_bytes as usize
+        self.max.bytes
     }
 
     /// How many messages are on their way.
     pub(crate) fn used(&self) -> usize {
-        self.max_messages as usize - self.messages.available_permits()
+        self.lock().used.messages
     }
 
     /// Room for one message, if there is room now. Whoever waits for room goes first: while anybody does, there is none.
     pub(crate) fn try_enter(&self, bytes: usize) -> Option<Permit<'_>> {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.max_bytes);
-        let _messages = self.messages.try_acquire().ok()?;
-        let _bytes = self.bytes.try_acquire_many(bytes).ok()?;
-        Some(Permit { _messages, _bytes })
+        let load = self.load(1, bytes);
+        let mut state = self.lock();
+        if state.waiting > 0 { None } else { self.admit(&mut state, load) }
     }
 
     pub(crate) async fn enter(&self, messages: usize, bytes: usize) -> Permit<'_> {
-        let messages = u32::try_from(messages).unwrap_or(u32::MAX).min(self.max_messages);
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.max_bytes);
-        let closed = "the window's semaphores are never closed";
-        let _messages = self.messages.acquire_many(messages).await.expect(closed);
-        let _bytes = self.bytes.acquire_many(bytes).await.expect(closed);
-        Permit { _messages, _bytes }
+        let load = self.load(messages, bytes);
+        let _waiting = Waiting::new(self);
+        let _first = self.queue.lock().await;
+        loop {
+            let mut left = pin!(self.left.notified());
+            // Listen before looking, so that whoever leaves in between is not missed.
+            left.as_mut().enable();
+            if let Some(permit) = self.admit(&mut self.lock(), load) {
+                return permit;
+            }
+            left.await;
+        }
     }
 
     /// Waits until everything that entered before has left.
     pub(crate) async fn drained(&self) {
         drop(self.enter(self.max_messages(), 0).await);
     }
+
+    /// What a message, or several that go together, take up: no more than there is.
+    fn load(&self, messages: usize, bytes: usize) -> Load {
+        Load { messages: messages.min(self.max.messages), bytes: bytes.min(self.max.bytes) }
+    }
+
+    fn admit(&self, state: &mut State, load: Load) -> Option<Permit<'_>> {
+        let used = &mut state.used;
+        let (messages, bytes) = (used.messages + load.messages, used.bytes.saturating_add(load.bytes));
+        if messages > self.max.messages || bytes > self.max.bytes {
+            return None;
+        }
+        *used = Load { messages, bytes };
+        Some(Permit { window: self, load })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing of others runs under the lock, so a poisoned one is still whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        let mut state = self.window.lock();
+        state.used.messages -= self.load.messages;
+        state.used.bytes -= self.load.bytes;
+        let waiting = state.waiting > 0;
+        drop(state);
+        if waiting {
+            self.window.left.notify_one();
+        }
+    }
+}
+
+/// Counts somebody as waiting for room, until dropped.
+struct Waiting<'a>(&'a Window);
+
+impl<'a> Waiting<'a> {
+    fn new(window: &'a Window) -> Self {
+        window.lock().waiting += 1;
+        Self(window)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.lock().waiting -= 1;
+    }
 }
 
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes = ByteSize::bytes(u64::from(self.max_bytes));
-        write!(f, "the publish window ({} messages, {bytes}) stayed full for {:?}", self.max_messages, self.timeout)
+        let bytes = ByteSize::bytes(self.max.bytes as u64);
+        write!(f, "the publish window ({} messages, {bytes}) stayed full for {:?}", self.max.messages, self.timeout)
     }
 }
