@@ -21,7 +21,8 @@ pub struct Delivery {
     attempt: Option<u32>,
     position: Option<Position>,
     lease: Option<Box<dyn Lease>>,
-    dropped: fn() -> Outcome,
+    /// Whether being dropped uses up no attempt.
+    released_on_drop: bool,
 }
 
 /// Where in its source a message stands, for brokers that number their messages.
@@ -37,8 +38,7 @@ pub struct Position {
 impl Delivery {
     /// A delivery as a driver makes it.
     pub fn new(message: impl Into<Arc<Message>>, lease: Box<dyn Lease>) -> Self {
-        let dropped = || Outcome::Nack { after: None };
-        Self { message: message.into(), attempt: None, position: None, lease: Some(lease), dropped }
+        Self { message: message.into(), attempt: None, position: None, lease: Some(lease), released_on_drop: false }
     }
 
     /// Sets how many times the message has been delivered, this time included.
@@ -122,9 +122,8 @@ impl Delivery {
     }
 
     /// From now on, dropping the delivery [`release`](Self::release)s it: the router answers for its handlers.
-    pub(crate) fn release_on_drop(mut self) -> Self {
-        self.dropped = || Outcome::Return;
-        self
+    pub(crate) fn release_on_drop(&mut self) {
+        self.released_on_drop = true;
     }
 
     fn settle(mut self, outcome: Outcome) -> Confirmation {
@@ -138,7 +137,8 @@ impl Delivery {
 impl Drop for Delivery {
     fn drop(&mut self) {
         if let Some(lease) = self.lease.take() {
-            drop(lease.settle((self.dropped)()));
+            let outcome = if self.released_on_drop { Outcome::Return } else { Outcome::Nack { after: None } };
+            drop(lease.settle(outcome));
         }
     }
 }

@@ -2,6 +2,7 @@
 //! publisher, subscriber and route resolves its handles once, when it is made.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use mainspring_observe::metrics::{DURATION_BUCKETS, registry};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -137,8 +138,8 @@ impl Handled {
         Self { process, fates, inflight, redelivered }
     }
 
-    pub(crate) fn processed(&self, class: Class, seconds: f64) {
-        self.process[class as usize].observe(seconds);
+    pub(crate) fn processed(&self, class: Class, took: Duration) {
+        self.process[class as usize].observe(took.as_secs_f64());
     }
 
     pub(crate) fn fate(&self, fate: Fate) {

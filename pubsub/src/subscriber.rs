@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
@@ -109,11 +109,11 @@ impl Subscriber {
     }
 
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Delivery>, Error>> {
-        let next = ready!(self.driver.poll_next(cx))?;
-        if next.is_some() {
+        let next = self.driver.poll_next(cx);
+        if let Poll::Ready(Ok(Some(_))) = &next {
             self.consumed.inc();
         }
-        Poll::Ready(Ok(next))
+        next
     }
 }
 

@@ -1,17 +1,17 @@
 //! What a route holds: the one thing that its puller and its lanes share.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use tokio::time::Instant;
 
+use super::backlog::Backlog;
 use super::gate::Gate;
 use super::job::{Claim, Job};
-use super::wake::LaneWake;
-use crate::memory::{KeyHash, KeyMap};
-use crate::{Delivery, Message};
+use super::ledger::{Doing, Running, Snapshot};
+use super::wake::{LaneWake, WorkerWake};
+use crate::MessageId;
 
 /// The messages of one route, from being received to being settled.
 ///
@@ -19,6 +19,8 @@ use crate::{Delivery, Message};
 /// it waits behind that one. So a message that is stuck holds its own key and one lane, and nothing else.
 pub(super) struct Board {
     state: Mutex<State>,
+    workers: Vec<Arc<WorkerWake>>,
+    /// Lane `i` belongs to worker `i % workers`.
     lanes: Vec<Arc<LaneWake>>,
     /// Whoever pulls is woken through it: by every retry that is put off, and by what makes the room it waits for.
     pub(super) gate: Arc<Gate>,
@@ -26,191 +28,97 @@ pub(super) struct Board {
     closed: AtomicBool,
     /// Whether a lane has to be woken when the route is resumed.
     parked: AtomicBool,
-    max_messages: usize,
-    max_bytes: usize,
+    max: Room,
 }
 
 struct State {
-    /// What may be handled and waits for a lane.
-    ready: VecDeque<Job>,
-    /// For each key that is being handled or retried, the messages behind.
-    keys: KeyMap<VecDeque<Job>>,
-    delayed: BTreeMap<(Instant, u64), Job>,
-    lanes: Vec<Place>,
+    backlog: Backlog,
+    /// What each lane has.
+    running: Vec<Option<Running>>,
+    /// Workers with a free lane that have found nothing to do, and have to be woken when there is.
     idle: Vec<usize>,
-    /// When the first lease of what waits has to be extended, or earlier.
-    renew_at: Option<Instant>,
-    next_seq: u64,
-    messages: usize,
-    bytes: usize,
+    /// What is held, running or not.
+    held: Room,
     /// Whether the puller waits for messages to be finished.
     puller_waits: bool,
 }
 
-/// A lane as the board sees it.
-#[derive(Default)]
-struct Place {
-    next: Option<Job>,
-    idle: bool,
-    running: Option<Running>,
-}
-
-/// A message that a handler has.
-#[derive(Clone)]
-pub(super) struct Running {
-    pub(super) message: Arc<Message>,
-    pub(super) attempt: u32,
-    pub(super) since: Instant,
-    pub(super) received: Instant,
-    pub(super) lease: Option<Instant>,
-    pub(super) doing: Doing,
-}
-
-/// What a lane does with its message.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Doing {
-    /// A layer holds it back: a limit, a throttle.
-    Held,
-    Handling,
-    Burying,
-}
-
-/// A copy of what is held, for the debug page.
-pub(super) struct Snapshot {
-    pub(super) running: Vec<(usize, Running)>,
-    pub(super) ready: Vec<Held>,
-    pub(super) behind: Vec<Held>,
-    pub(super) delayed: Vec<(Instant, Held)>,
+/// Room for messages, or what takes it up.
+#[derive(Clone, Copy)]
+pub(super) struct Room {
+    pub(super) messages: usize,
     pub(super) bytes: usize,
 }
 
-/// A message that waits.
-pub(super) struct Held {
-    pub(super) message: Arc<Message>,
-    pub(super) attempt: u32,
-    pub(super) received: Instant,
-    pub(super) lease: Option<Instant>,
-}
-
 impl Board {
-    pub(super) fn new(lanes: Vec<Arc<LaneWake>>, gate: Arc<Gate>, max_messages: usize, max_bytes: usize) -> Self {
+    pub(super) fn new(workers: Vec<Arc<WorkerWake>>, lanes: Vec<Arc<LaneWake>>, gate: Arc<Gate>, max: Room) -> Self {
         let state = State {
-            ready: VecDeque::new(),
-            keys: KeyMap::default(),
-            delayed: BTreeMap::new(),
-            lanes: lanes.iter().map(|_| Place { idle: true, ..Place::default() }).collect(),
-            // The last is taken first, and the first lane is the one to be kept busiest.
-            idle: (0..lanes.len()).rev().collect(),
-            renew_at: None,
-            next_seq: 0,
-            messages: 0,
-            bytes: 0,
+            backlog: Backlog::default(),
+            running: vec![None; lanes.len()],
+            idle: Vec::new(),
+            held: Room { messages: 0, bytes: 0 },
             puller_waits: false,
         };
         Self {
             state: Mutex::new(state),
+            workers,
             lanes,
             gate,
             draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             parked: AtomicBool::new(false),
-            max_messages,
-            max_bytes,
+            max,
         }
     }
 
-    /// Ready when another message may be pulled.
-    pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.poll_until(cx, |state| self.has_room(state))
+    /// Ready when messages may be pulled, with how many.
+    pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<Room> {
+        self.poll_until(cx, |held| held.left_of(self.max))
     }
 
     /// Ready when nothing is held.
     pub(super) fn poll_empty(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.poll_until(cx, |state| state.messages == 0)
+        self.poll_until(cx, |held| (held.messages == 0).then_some(()))
     }
 
-    /// Takes in a message; answers whether there is room for another.
-    pub(super) fn push(&self, delivery: Delivery, received: Instant) -> bool {
-        let mut job = Job::new(delivery, received);
+    /// Takes in messages.
+    pub(super) fn push(&self, jobs: impl Iterator<Item = Job>) {
         let mut state = self.lock();
-        job.seq = state.next_seq;
-        state.next_seq += 1;
-        state.messages += 1;
-        state.bytes += job.bytes;
-        state.renew_by(job.renew.map(|(due, _)| due));
-        let has_room = self.has_room(&state);
-        if let Some(key) = job.key {
-            if let Some(behind) = state.keys.get_mut(&key) {
-                behind.push_back(job);
-                return has_room;
-            }
-            state.keys.insert(key, VecDeque::new());
+        for job in jobs {
+            state.held.messages += 1;
+            state.held.bytes += job.bytes;
+            state.backlog.push(job);
         }
-        let woken = state.offer(job, &self.gate);
+        self.wake_idle(state);
+    }
+
+    /// Strikes off what `lane` has settled, and gives it the next message, whose handler begins `now`: the clock is looked
+    /// at if the lane has not done so. When there is none, the lane's worker is woken as soon as there is.
+    pub(super) fn next(&self, lane: usize, settled: Option<Claim>, now: &mut Option<Instant>) -> Option<Job> {
+        let mut state = self.lock();
+        let puller_waits = settled.is_some_and(|claim| state.strike(lane, &claim));
+        let job = if self.gate.is_paused() { None } else { state.backlog.pop() };
+        let worker = lane % self.workers.len();
+        match &job {
+            // It may have no free lane left, so that waking it would be waking nobody.
+            Some(_) => state.idle.retain(|idle| *idle != worker),
+            None if state.idle.contains(&worker) => {}
+            None => state.idle.push(worker),
+        }
+        if let Some(job) = &job {
+            state.running[lane] = Some(Running::new(job, *now.get_or_insert_with(Instant::now)));
+        }
         drop(state);
-        self.wake(woken);
-        has_room
+        self.wake_puller(puller_waits);
+        job
     }
 
-    /// The next message for `lane`, and when its handler begins: `now`, if the lane has just looked at the clock.
-    /// Without one, the lane is idle until it is woken.
-    pub(super) fn take(&self, lane: usize, now: Option<Instant>) -> Option<(Job, Instant)> {
+    /// Strikes off what `lane` has settled, when it takes no other: the next of its key may be handled.
+    pub(super) fn finish(&self, lane: usize, settled: &Claim) {
         let mut state = self.lock();
-        let mut next = state.lanes[lane].next.take();
-        if self.gate.is_paused() {
-            // It came before the pause, and goes first after it.
-            next.take().into_iter().for_each(|job| state.ready.push_front(job));
-        } else {
-            next = next.or_else(|| state.ready.pop_front());
-        }
-        let Some(job) = next else {
-            if !state.lanes[lane].idle {
-                state.lanes[lane].idle = true;
-                state.idle.push(lane);
-            }
-            return None;
-        };
-        let since = now.unwrap_or_else(Instant::now);
-        state.lanes[lane].running = Some(Running {
-            message: job.delivery.shared(),
-            attempt: job.attempt,
-            since,
-            received: job.received,
-            lease: job.lease,
-            doing: Doing::Handling,
-        });
-        Some((job, since))
-    }
-
-    /// Notes what `lane` does with its message now.
-    pub(super) fn note(&self, lane: usize, doing: Doing) {
-        if let Some(running) = &mut self.lock().lanes[lane].running {
-            running.doing = doing;
-        }
-    }
-
-    /// Notes that the lease of the message that `lane` has was extended.
-    pub(super) fn renewed(&self, lane: usize, lease: Option<Instant>) {
-        if let Some(running) = &mut self.lock().lanes[lane].running {
-            running.lease = lease;
-        }
-    }
-
-    /// Strikes a message off that has been settled: the next of its key may be handled. Answers what was known of it.
-    pub(super) fn finish(&self, lane: usize, claim: &Claim) -> Option<Running> {
-        let mut state = self.lock();
-        let running = state.lanes[lane].running.take();
-        state.messages -= 1;
-        state.bytes -= claim.bytes;
-        let woken = state.free_key(claim.key, &self.gate);
-        let puller_waits = std::mem::take(&mut state.puller_waits);
-        drop(state);
-        self.wake(woken);
-        // A puller that waits for its broker only would be woken in vain, once for each message.
-        if puller_waits {
-            self.gate.puller.wake();
-        }
-        running
+        let puller_waits = state.strike(lane, settled);
+        self.wake_idle(state);
+        self.wake_puller(puller_waits);
     }
 
     /// Keeps a message for another attempt at `due`. Its key stays taken, its lane does not. Gives the message back
@@ -220,41 +128,47 @@ impl Board {
         if self.is_draining() {
             return Some(job);
         }
-        state.lanes[lane].running = None;
+        state.running[lane] = None;
         job.attempt += 1;
-        state.renew_by(job.renew.map(|(due, _)| due));
-        state.delayed.insert((due, job.seq), job);
+        state.backlog.delay(job, due);
         drop(state);
         self.gate.puller.wake();
         None
     }
 
+    /// Notes what `lane` does with its message now.
+    pub(super) fn note(&self, lane: usize, doing: Doing) {
+        if let Some(running) = &mut self.lock().running[lane] {
+            running.doing = doing;
+        }
+    }
+
+    /// Notes that the lease of the message that `lane` has was extended.
+    pub(super) fn renewed(&self, lane: usize, lease: Option<Instant>) {
+        if let Some(running) = &mut self.lock().running[lane] {
+            running.lease = lease;
+        }
+    }
+
+    /// The message that `lane` has, until it is struck off.
+    pub(super) fn message(&self, lane: usize) -> Option<MessageId> {
+        self.lock().running[lane].as_ref().map(|running| running.id.clone())
+    }
+
     /// Hands out what was held during a pause, and the retries that are due, and has leases extended; answers when to
     /// look again.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        if self.parked.load(Ordering::SeqCst) && !self.gate.is_paused() {
+        let paused = self.gate.is_paused();
+        if !paused && self.parked.load(Ordering::SeqCst) {
             self.parked.store(false, Ordering::SeqCst);
             self.lanes.iter().for_each(|lane| lane.wake_lane());
         }
         let mut state = self.lock();
-        while !self.gate.is_paused()
-            && !state.idle.is_empty()
-            && let Some(job) = state.ready.pop_front()
-        {
-            let woken = state.offer(job, &self.gate);
-            self.wake(woken);
+        let next = state.backlog.look();
+        if !paused {
+            self.wake_idle(state);
         }
-        let renew_at = state.renew();
-        loop {
-            let Some(first) = state.delayed.first_entry() else { return renew_at };
-            let due = first.key().0;
-            if due > Instant::now() {
-                return renew_at.into_iter().chain([due]).min();
-            }
-            let job = first.remove();
-            let woken = state.offer(job, &self.gate);
-            self.wake(woken);
-        }
+        next
     }
 
     /// Takes out everything that no handler has begun, youngest first, for the broker to have it back in order. From
@@ -262,15 +176,10 @@ impl Board {
     pub(super) fn drain(&self) -> Vec<Job> {
         let mut state = self.lock();
         self.draining.store(true, Ordering::SeqCst);
-        let State { ready, keys, delayed, lanes, .. } = &mut *state;
-        let mut jobs: Vec<Job> = ready.drain(..).collect();
-        jobs.extend(keys.values_mut().flat_map(|behind| behind.drain(..)));
-        jobs.extend(std::mem::take(delayed).into_values());
-        jobs.extend(lanes.iter_mut().filter_map(|lane| lane.next.take()));
-        state.messages -= jobs.len();
-        state.bytes -= jobs.iter().map(|job| job.bytes).sum::<usize>();
+        let jobs = state.backlog.drain();
+        state.held.messages -= jobs.len();
+        state.held.bytes -= jobs.iter().map(|job| job.bytes).sum::<usize>();
         drop(state);
-        jobs.sort_unstable_by_key(|job| std::cmp::Reverse(job.seq));
         self.gate.puller.wake();
         // What a layer still holds back has not begun either, and its lane gives it back.
         self.lanes.iter().for_each(|lane| lane.wake_lane());
@@ -295,9 +204,7 @@ impl Board {
     /// Tells the lanes to drop what they run, and to end.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        // The workers and not the lanes: a lane that its worker is about to poll counts as woken already, and the worker
-        // may have looked whether it is over just before.
-        self.lanes.iter().for_each(|lane| lane.wake_worker());
+        self.workers.iter().for_each(|worker| worker.waker.wake());
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -306,44 +213,41 @@ impl Board {
 
     pub(super) fn snapshot(&self) -> Snapshot {
         let state = self.lock();
-        let held = |job: &Job| Held {
-            message: job.delivery.shared(),
-            attempt: job.attempt,
-            received: job.received,
-            lease: job.lease,
-        };
-        let lanes = state.lanes.iter();
-        Snapshot {
-            running: lanes.clone().enumerate().filter_map(|(at, lane)| Some((at, lane.running.clone()?))).collect(),
-            ready: lanes.filter_map(|lane| lane.next.as_ref()).chain(&state.ready).map(held).collect(),
-            behind: state.keys.values().flatten().map(held).collect(),
-            delayed: state.delayed.iter().map(|((due, _), job)| (*due, held(job))).collect(),
-            bytes: state.bytes,
-        }
+        let (ready, behind, delayed) = state.backlog.held();
+        let running = state.running.iter().enumerate();
+        let running = running.filter_map(|(lane, running)| Some((lane, running.clone()?))).collect();
+        Snapshot { running, ready, behind, delayed, bytes: state.held.bytes }
     }
 
     /// How many messages are held.
     pub(super) fn messages(&self) -> usize {
-        self.lock().messages
+        self.lock().held.messages
     }
 
-    fn poll_until(&self, cx: &mut Context<'_>, done: impl Fn(&State) -> bool) -> Poll<()> {
+    fn poll_until<T>(&self, cx: &mut Context<'_>, done: impl Fn(Room) -> Option<T>) -> Poll<T> {
         self.gate.puller.register(cx.waker());
         let mut state = self.lock();
-        if done(&state) {
-            return Poll::Ready(());
+        match done(state.held) {
+            Some(done) => Poll::Ready(done),
+            None => {
+                state.puller_waits = true;
+                Poll::Pending
+            }
         }
-        state.puller_waits = true;
-        Poll::Pending
     }
 
-    fn has_room(&self, state: &State) -> bool {
-        state.messages < self.max_messages && state.bytes < self.max_bytes
+    /// Wakes as many workers as there are messages for.
+    fn wake_idle(&self, mut state: MutexGuard<'_, State>) {
+        let waking = state.idle.len().min(state.backlog.ready());
+        let first = state.idle.len() - waking;
+        // Nobody waits for long: waking only has the runtime put a task into a queue.
+        state.idle.drain(first..).for_each(|worker| self.workers[worker].waker.wake());
     }
 
-    fn wake(&self, lane: Option<usize>) {
-        if let Some(lane) = lane {
-            self.lanes[lane].wake_lane();
+    /// A puller that waits for its broker only would be woken in vain, once for each message.
+    fn wake_puller(&self, waits: bool) {
+        if waits {
+            self.gate.puller.wake();
         }
     }
 
@@ -354,42 +258,29 @@ impl Board {
 }
 
 impl State {
-    /// Gives a message to an idle lane, which has to be woken, or else leaves it for the first lane that is free; during
-    /// a pause there is none.
-    fn offer(&mut self, job: Job, gate: &Gate) -> Option<usize> {
-        let idle = if gate.is_paused() { None } else { self.idle.pop() };
-        let Some(lane) = idle else {
-            self.ready.push_back(job);
-            return None;
-        };
-        self.lanes[lane].idle = false;
-        self.lanes[lane].next = Some(job);
-        Some(lane)
-    }
-
-    fn renew_by(&mut self, due: Option<Instant>) {
-        self.renew_at = self.renew_at.into_iter().chain(due).min();
-    }
-
-    /// Keeps the leases of what waits. Messages that a lane has are the lane's to keep.
-    fn renew(&mut self) -> Option<Instant> {
-        let (at, now) = (self.renew_at?, Instant::now());
-        if at > now {
-            return Some(at);
+    /// Strikes off a message that was settled; answers whether the puller waits for that.
+    fn strike(&mut self, lane: usize, settled: &Claim) -> bool {
+        self.running[lane] = None;
+        self.held.messages -= 1;
+        self.held.bytes -= settled.bytes;
+        if let Some(key) = settled.key {
+            self.backlog.free(key);
         }
-        let waiting = self.ready.iter_mut().chain(self.keys.values_mut().flatten()).chain(self.delayed.values_mut());
-        self.renew_at = waiting.filter_map(|job| job.keep(now)).min();
-        self.renew_at
+        std::mem::take(&mut self.puller_waits)
+    }
+}
+
+impl Room {
+    /// What is left of `max`; nothing unless there is some of both.
+    fn left_of(self, max: Self) -> Option<Self> {
+        let left = |max: usize, held: usize| max.checked_sub(held).filter(|left| *left > 0);
+        Some(Self { messages: left(max.messages, self.messages)?, bytes: left(max.bytes, self.bytes)? })
     }
 
-    fn free_key(&mut self, key: Option<KeyHash>, gate: &Gate) -> Option<usize> {
-        let key = key?;
-        match self.keys.get_mut(&key)?.pop_front() {
-            Some(next) => self.offer(next, gate),
-            None => {
-                self.keys.remove(&key);
-                None
-            }
-        }
+    /// Takes up room for a message; false when there is none for another. One may go over.
+    pub(super) fn take(&mut self, bytes: usize) -> bool {
+        self.messages -= 1;
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.messages > 0 && self.bytes > 0
     }
 }

@@ -7,8 +7,8 @@ use mainspring_daemon::Context;
 use tracing::info;
 
 use super::gate::Gate;
-use super::lane::Shared;
 use super::run::{self, Live};
+use super::shared::Shared;
 use super::{Router, check};
 use crate::brokers::Brokers;
 use crate::{Error, ErrorKind};

@@ -19,10 +19,17 @@ pub(super) struct Job {
     pub(super) key: Option<KeyHash>,
     pub(super) bytes: usize,
     pub(super) received: Instant,
+    /// Boxed, because most brokers lend without an end, and a message is moved a few times.
+    loan: Option<Box<Loan>>,
+}
+
+/// A loan that ends by itself.
+struct Loan {
     /// When the broker takes the message back.
-    pub(super) lease: Option<Instant>,
-    /// When to have the lease extended, and by how much.
-    pub(super) renew: Option<(Instant, Duration)>,
+    expires: Option<Instant>,
+    /// When to have it extended, and by how much.
+    renew: Instant,
+    by: Duration,
 }
 
 /// What a job leaves behind on the board while its delivery is being settled.
@@ -32,28 +39,35 @@ pub(super) struct Claim {
 }
 
 impl Job {
-    pub(super) fn new(delivery: Delivery, received: Instant) -> Self {
-        let delivery = delivery.release_on_drop();
+    pub(super) fn new(mut delivery: Delivery, received: Instant) -> Self {
+        delivery.release_on_drop();
         let message = delivery.message();
         let (key, bytes) = (message.key.as_deref().map(hash_key), message.size());
         let attempt = delivery.attempt().unwrap_or(1);
-        let lease = delivery.lease();
-        let renew = lease.map(|expires| half_of(received, expires - received));
-        Self { delivery, attempt, seq: 0, key, bytes, received, lease, renew }
+        let loan = delivery.lease().map(|expires| Box::new(Loan::new(expires, received)));
+        Self { delivery, attempt, seq: 0, key, bytes, received, loan }
+    }
+
+    /// When the broker takes the message back.
+    pub(super) fn lease(&self) -> Option<Instant> {
+        self.loan.as_ref()?.expires
+    }
+
+    /// When the lease has to be extended.
+    pub(super) fn renew_at(&self) -> Option<Instant> {
+        Some(self.loan.as_ref()?.renew)
     }
 
     /// Has the lease extended if it is time to; answers when it is time again.
     pub(super) fn keep(&mut self, now: Instant) -> Option<Instant> {
-        let (due, by) = self.renew?;
-        if due > now {
-            return Some(due);
+        let loan = self.loan.as_mut()?;
+        if loan.renew <= now {
+            // If this fails, settling will say so.
+            drop(self.delivery.extend(loan.by));
+            loan.expires = self.delivery.lease();
+            loan.renew = now + loan.by / 2;
         }
-        // If this fails, settling will say so.
-        drop(self.delivery.extend(by));
-        self.lease = self.delivery.lease();
-        let next = half_of(now, by);
-        self.renew = Some(next);
-        Some(next.0)
+        Some(loan.renew)
     }
 
     /// Parts the delivery, to be settled, from what the board still knows of it.
@@ -62,9 +76,11 @@ impl Job {
     }
 }
 
-/// Half of a lease's length from now is when it is renewed, for as long again. One that is almost over is no reason to
-/// renew without pause.
-fn half_of(now: Instant, length: Duration) -> (Instant, Duration) {
-    let length = length.max(LEAST_LEASE);
-    (now + length / 2, length)
+impl Loan {
+    /// Half of a loan's length from now is when it is extended, for as long again. One that is almost over is no reason
+    /// to do so without pause.
+    fn new(expires: Instant, now: Instant) -> Self {
+        let by = (expires - now).max(LEAST_LEASE);
+        Self { expires: Some(expires), renew: now + by / 2, by }
+    }
 }

@@ -1,20 +1,25 @@
 //! From subscribers to handlers, and back to settlements.
 
+mod backlog;
 mod board;
 mod check;
 mod dead_letter;
+mod failing;
 mod gate;
 mod handle;
 mod job;
 mod lane;
+mod ledger;
 mod page;
 mod pending;
 mod pull;
 mod route;
 mod run;
 mod service;
+mod shared;
 mod slot;
 mod wake;
+mod work;
 mod worker;
 
 use std::fmt;

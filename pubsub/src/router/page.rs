@@ -5,9 +5,9 @@ use std::fmt::{self, Write};
 use mainspring_daemon::{Context, PageRequest, PageResponse};
 use tokio::time::Instant;
 
-use super::board::{Doing, Held, Running};
 use super::handle::{RouteState, RouterHandle};
-use super::lane::Shared;
+use super::ledger::{Doing, Held, Running};
+use super::shared::Shared;
 use crate::ErrorKind;
 use crate::driver::PartitionProgress;
 use crate::url::decode;
@@ -163,7 +163,7 @@ fn render_route(out: &mut String, route: &Shared) {
 }
 
 fn at_work(out: &mut String, now: Instant, lane: usize, job: &Running, in_batches: bool) {
-    let (id, attempt) = (&job.message.id, job.attempt);
+    let (id, attempt) = (&job.id, job.attempt);
     let doing = match job.doing {
         Doing::Held if in_batches => "waits for its batch",
         Doing::Held => "held back by a layer",
@@ -176,7 +176,7 @@ fn at_work(out: &mut String, now: Instant, lane: usize, job: &Running, in_batche
 }
 
 fn waiting(out: &mut String, now: Instant, job: &Held, why: std::fmt::Arguments<'_>) {
-    let (id, attempt, age) = (&job.message.id, job.attempt, now - job.received);
+    let (id, attempt, age) = (&job.id, job.attempt, now - job.received);
     let lease = lease_left(now, job.lease);
     line(out, format_args!("  {id} attempt {attempt} {why}, age {age:.1?}{lease}"));
 }

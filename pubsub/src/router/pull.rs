@@ -10,8 +10,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::warn;
 
 use super::handle::RouteState;
-use super::lane::Shared;
+use super::job::Job;
 use super::route::Route;
+use super::shared::Shared;
 use crate::error::Chain;
 use crate::{Backoff, Error};
 
@@ -40,6 +41,7 @@ impl Route {
         let mut nothing_new = false;
         let mut timer = Timer::default();
         let mut healthy = false;
+        let mut arrived: Vec<Job> = Vec::with_capacity(TURN);
         let (mut errors, mut pause) = (0, None);
         loop {
             let next = poll_fn(|cx| {
@@ -71,36 +73,47 @@ impl Route {
                     // Nobody looks whether it could receive, and that is as it should be.
                     self.latch.ready();
                 }
-                if paused || pause.is_some() || room.is_pending() {
+                let Poll::Ready(mut room) = room else { return Poll::Pending };
+                if paused || pause.is_some() {
                     return Poll::Pending;
                 }
-                // Looking at all of the above costs more than a message does: so several each time.
+                // Looking at all of the above, and handing messages over, costs more than a message does: so several
+                // each time.
                 let now = Instant::now();
-                for pulled in 0..TURN {
-                    let received = self.subscriber.poll_next(cx);
-                    if !healthy && !matches!(received, Poll::Ready(Ok(None) | Err(_))) {
-                        self.latch.ready();
-                        healthy = true;
-                    }
-                    match received {
+                let received = loop {
+                    match self.subscriber.poll_next(cx) {
                         Poll::Ready(Ok(Some(delivery))) => {
-                            errors = 0;
-                            self.shared.metrics.inflight.inc();
-                            if !self.shared.board.push(delivery, now) || !gate.is_running() {
-                                break;
+                            let job = Job::new(delivery, now);
+                            let more = room.take(job.bytes);
+                            arrived.push(job);
+                            if !more || arrived.len() == TURN || !gate.is_running() {
+                                break None;
                             }
                         }
-                        Poll::Ready(Ok(None)) => return Poll::Ready(Some(Ok(()))),
-                        Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
-                        Poll::Pending if pulled > 0 => break,
-                        Poll::Pending => {
-                            nothing_new = nothing_new || (volatile && last_request.as_mut().poll(cx).is_ready());
-                            if nothing_new && self.subscriber.is_worked_off() {
-                                return self.shared.board.poll_empty(cx).map(|()| None);
-                            }
-                            return Poll::Pending;
-                        }
+                        other => break Some(other),
                     }
+                };
+                let came = arrived.len();
+                if !healthy && (came > 0 || !matches!(received, Some(Poll::Ready(_)))) {
+                    self.latch.ready();
+                    healthy = true;
+                }
+                if came > 0 {
+                    errors = 0;
+                    self.shared.metrics.inflight.inc_by(came as i64);
+                    self.shared.board.push(arrived.drain(..));
+                }
+                match received {
+                    Some(Poll::Ready(Err(error))) => return Poll::Ready(Some(Err(error))),
+                    Some(Poll::Ready(_)) => return Poll::Ready(Some(Ok(()))),
+                    Some(Poll::Pending) if came == 0 => {
+                        nothing_new = nothing_new || (volatile && last_request.as_mut().poll(cx).is_ready());
+                        if nothing_new && self.subscriber.is_worked_off() {
+                            return self.shared.board.poll_empty(cx).map(|()| None);
+                        }
+                        return Poll::Pending;
+                    }
+                    _ => {}
                 }
                 // Others first, then round again: what was pulled has leases to look after, and there may be more.
                 cx.waker().wake_by_ref();

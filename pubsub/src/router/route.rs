@@ -11,13 +11,14 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use super::Settings;
-use super::board::Board;
+use super::board::{Board, Room};
 use super::gate::Gate;
 use super::handle::RouteState;
-use super::lane::{Lane, Shared};
+use super::lane::Lane;
 use super::pending::Pending;
 use super::pull::{Ended, handle_rest};
 use super::service::Erased;
+use super::shared::Shared;
 use super::wake::{LaneWake, WorkerWake};
 use super::worker::Worker;
 use crate::driver::{Endpoint, Progress};
@@ -55,9 +56,9 @@ impl Route {
             .map(|lane| Arc::new(LaneWake::new(lane / workers.len(), Arc::clone(&workers[lane % workers.len()]))))
             .collect();
         let shares = |worker: usize| wakes.iter().skip(worker).step_by(workers.len()).map(Arc::clone).collect();
-        let workers = workers.iter().enumerate().map(|(at, wake)| (Arc::clone(wake), shares(at))).collect();
+        let lanes_of = workers.iter().enumerate().map(|(at, wake)| (Arc::clone(wake), shares(at))).collect();
         let source = subscriber.endpoint().clone();
-        let max_messages = lanes + settings.prefetch.unwrap_or(lanes);
+        let max = Room { messages: lanes + settings.prefetch.unwrap_or(lanes), bytes: settings.max_bytes };
         let shared = Shared {
             route: name,
             policy: settings.policy.clone(),
@@ -71,7 +72,7 @@ impl Route {
             exactly_once: settings.exactly_once,
             settled: cx.tally("deliveries_settled"),
             returned: cx.tally("deliveries_returned"),
-            board: Board::new(wakes, gate, max_messages, settings.max_bytes),
+            board: Board::new(workers, wakes, gate, max),
         };
         if shared.capabilities.volatile
             && let Some(progress) = shared.progress.clone()
@@ -79,7 +80,7 @@ impl Route {
             let source = Arc::clone(&shared.source);
             cx.on_flush(move || async move { nothing_waits(&*progress, &source) });
         }
-        Self { subscriber, shared: Arc::new(shared), workers, service: service(()), latch, stop }
+        Self { subscriber, shared: Arc::new(shared), workers: lanes_of, service: service(()), latch, stop }
     }
 
     pub(super) fn name(&self) -> &'static str {

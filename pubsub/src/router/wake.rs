@@ -43,11 +43,6 @@ impl LaneWake {
         self.queued.store(false, Ordering::SeqCst);
     }
 
-    /// Has the worker look round, whether or not this lane wants to be polled.
-    pub(super) fn wake_worker(&self) {
-        self.worker.waker.wake();
-    }
-
     pub(super) fn wake_lane(&self) {
         if !self.queued.swap(true, Ordering::SeqCst) {
             self.worker.ready.lock().unwrap_or_else(PoisonError::into_inner).push(self.place);

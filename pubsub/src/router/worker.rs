@@ -6,15 +6,18 @@ use std::task::{Context, Poll};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::lane::{Lane, Shared};
+use super::lane::Lane;
+use super::shared::Shared;
 use super::wake::WorkerWake;
 
 /// A task that drives some of a route's lanes, so that handlers use as many threads as the runtime has. A lane is only
-/// polled when something of its own woke it.
+/// polled when something of its own woke it, or when it is free and there is a message for it.
 pub(super) struct Worker {
     shared: Arc<Shared>,
     wake: Arc<WorkerWake>,
     lanes: Vec<Lane>,
+    /// The lanes that have no message; the last one goes first.
+    free: Vec<usize>,
     ready: Vec<usize>,
     /// Rings at the earliest deadline that any lane has set, which may be over by then: one timer for all of them.
     timer: Pin<Box<Sleep>>,
@@ -24,7 +27,46 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, wake: Arc<WorkerWake>, lanes: Vec<Lane>) -> Self {
         let timer = Box::pin(sleep_until(Instant::now()));
-        Self { shared, wake, lanes, ready: Vec::new(), timer, rings: None }
+        // The first lane is the one to be kept busiest.
+        let free = (0..lanes.len()).rev().collect();
+        Self { shared, wake, lanes, free, ready: Vec::new(), timer, rings: None }
+    }
+
+    /// Goes on with the lanes that were woken. One round only: lanes that wake each other, or themselves, have to let
+    /// others run.
+    fn poll_woken(&mut self) {
+        let mut ready = std::mem::take(&mut self.ready);
+        self.wake.take(&mut ready);
+        for place in ready.drain(..) {
+            let lane = &mut self.lanes[place];
+            lane.wake.polling();
+            // A handler that is gone may wake its lane late.
+            if !lane.is_free && self.poll_lane(place).is_ready() {
+                self.free.push(place);
+            }
+        }
+        self.ready = ready;
+    }
+
+    /// Has free lanes take what waits, one after the other: as most handlers are done at once, one lane will often do.
+    fn poll_free(&mut self) {
+        while let Some(place) = self.free.pop() {
+            if self.poll_lane(place).is_ready() {
+                return self.free.push(place);
+            }
+        }
+    }
+
+    fn poll_lane(&mut self, place: usize) -> Poll<()> {
+        let lane = &mut self.lanes[place];
+        let polled = lane.poll(&self.shared);
+        lane.is_free = polled.is_ready();
+        if let Some(deadline) = lane.deadline
+            && self.rings.is_none_or(|rings| deadline < rings)
+        {
+            self.ring_at(Some(deadline));
+        }
+        polled
     }
 
     /// Wakes the lanes whose deadline has come, and has the timer ring at the next one.
@@ -60,19 +102,10 @@ impl Future for Worker {
             return Poll::Ready(());
         }
         this.poll_deadlines(cx);
-        // One round over those that are ready now: lanes that wake each other, or themselves, have to let others run.
-        let mut ready = std::mem::take(&mut this.ready);
-        this.wake.take(&mut ready);
-        let mut earliest = this.rings;
-        for place in ready.drain(..) {
-            let lane = &mut this.lanes[place];
-            lane.wake.polling();
-            lane.poll(&this.shared);
-            earliest = [earliest, lane.deadline].into_iter().flatten().min();
-        }
-        this.ready = ready;
-        if earliest != this.rings {
-            this.ring_at(earliest);
+        let rings = this.rings;
+        this.poll_woken();
+        this.poll_free();
+        if this.rings != rings {
             this.poll_deadlines(cx);
         }
         if !this.wake.is_empty() {

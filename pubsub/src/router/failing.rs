@@ -1,0 +1,150 @@
+//! What becomes of a message whose handler failed.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use mainspring_observe::{correlation, panics};
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+use super::dead_letter::{DeadLetter, Watcher};
+use super::lane::Lane;
+use super::ledger::Doing;
+use super::shared::Shared;
+use super::work::{Burial, Work};
+use crate::driver::Outgoing;
+use crate::error::Chain;
+use crate::failure::Verdict;
+use crate::metrics::Fate;
+use crate::{Confirmation, DecodeError, Delivery, Failure, Undecodable};
+
+impl Lane {
+    /// Has the message tried again or given up, as the policy says.
+    pub(super) fn fail(&mut self, shared: &Shared, failure: &Failure) {
+        let Some(work) = &self.work else { return };
+        let correlation = work.correlation.clone();
+        correlation::with(&correlation, || self.judge(shared, failure));
+    }
+
+    fn judge(&mut self, shared: &Shared, failure: &Failure) {
+        let Some(Work { job, .. }) = &self.work else { return };
+        let (route, attempt, id) = (shared.route, job.attempt, job.delivery.message().id.clone());
+        let chain = Chain(failure.error()).to_string();
+        if shared.board.is_draining() {
+            warn!(route, message_id = %id, attempt, error = chain, "handler failed while stopping; message is returned");
+            self.settle(shared, Fate::Returned, Delivery::release);
+            return;
+        }
+        let last = attempt >= shared.policy.attempts;
+        let (reject, after) = match failure.verdict {
+            Verdict::Retry { after } => (false, after),
+            Verdict::Reject => (true, None),
+            Verdict::Undecodable => (shared.policy.undecodable == Undecodable::Reject, None),
+        };
+        if !reject && !last {
+            let pause = after.unwrap_or_else(|| shared.policy.backoff.pause(attempt));
+            warn!(route, message_id = %id, attempt, error = chain, retry_in = ?pause, "handler failed; message will be tried again");
+            return self.retry(shared, pause);
+        }
+        let field = failure.error().downcast_ref::<DecodeError>().map(DecodeError::field);
+        error!(route, message_id = %id, attempt, error = chain, field, "message is given up");
+        self.give_up(shared, chain);
+    }
+
+    /// Has a message come again after a pause: from the broker if it can do that, else from here.
+    fn retry(&mut self, shared: &Shared, pause: Duration) {
+        if shared.capabilities.nack_delay {
+            self.settle(shared, Fate::Retried, |delivery| delivery.nack_after(pause));
+            return;
+        }
+        let Some(work) = self.work.take() else { return };
+        match shared.board.delay(self.index, work.job, Instant::now() + pause) {
+            None => shared.metrics.fate(Fate::Retried),
+            Some(job) => {
+                self.settle_job(shared, job, Fate::Returned, Delivery::release);
+            }
+        }
+    }
+
+    /// Makes a dead letter of the message, or has the broker do it.
+    fn give_up(&mut self, shared: &Shared, reason: String) {
+        let Some(work) = &mut self.work else { return };
+        let Some(to) = &shared.dead_letter else {
+            let said = reason.clone();
+            return self.settle_unhandled(shared, Fate::Rejected, &reason, |delivery| delivery.reject(said));
+        };
+        let letter = DeadLetter {
+            message: work.job.delivery.message(),
+            reason: &reason,
+            attempts: work.job.attempt,
+            position: work.job.delivery.position(),
+            route: shared.route,
+        };
+        let mut letter = letter.letter(&shared.source);
+        if shared.exactly_once && to.prepare(&mut letter).is_ok() {
+            let outbox = vec![Outgoing::new(to.endpoint(), letter)];
+            let commit = |delivery: Delivery| delivery.commit(outbox);
+            return self.settle_unhandled(shared, Fate::DeadLettered, &reason, commit);
+        }
+        let to = to.clone();
+        let publish = Box::pin(async move { to.publish(letter).await.map(drop) });
+        work.burial = Some(Burial { reason, publish });
+        shared.board.note(self.index, Doing::Burying);
+    }
+
+    /// Goes on publishing a dead letter.
+    pub(super) fn bury(&mut self, shared: &Shared) -> Poll<()> {
+        let Some(Work { correlation, burial, .. }) = &mut self.work else { return Poll::Ready(()) };
+        let Some(Burial { publish, .. }) = burial else { return Poll::Ready(()) };
+        let mut cx = Context::from_waker(&self.waker);
+        let Poll::Ready(result) = correlation::lend(correlation, || publish.as_mut().poll(&mut cx)) else {
+            self.deadline = self.keep_lease(shared, Instant::now());
+            return Poll::Pending;
+        };
+        self.deadline = None;
+        let correlation = correlation.clone();
+        let reason = burial.take().map(|burial| burial.reason).unwrap_or_default();
+        correlation::with(&correlation, || match result {
+            Ok(()) => self.settle_unhandled(shared, Fate::DeadLettered, &reason, Delivery::ack),
+            Err(error) => self.keep_unburied(shared, &Chain(&error).to_string()),
+        });
+        Poll::Ready(())
+    }
+
+    /// No dead letter could be made: the message stays where it came from.
+    fn keep_unburied(&mut self, shared: &Shared, error: &str) {
+        let Some(Work { job, .. }) = &self.work else { return };
+        let (route, id) = (shared.route, &job.delivery.message().id);
+        if shared.board.is_draining() {
+            warn!(route, message_id = %id, error, "no dead letter was made; message is returned");
+            self.settle(shared, Fate::Returned, Delivery::release);
+        } else {
+            error!(route, message_id = %id, error, "no dead letter was made; message will be tried again");
+            self.retry(shared, shared.policy.backoff.max);
+        }
+    }
+
+    /// Settles a message for good without its having been handled, and tells whoever wants to know.
+    fn settle_unhandled(
+        &mut self,
+        shared: &Shared,
+        fate: Fate,
+        reason: &str,
+        outcome: impl FnOnce(Delivery) -> Confirmation,
+    ) {
+        let Some(Work { job, .. }) = &self.work else { return };
+        let (message, attempts, position) = (job.delivery.shared(), job.attempt, job.delivery.position());
+        if self.settle(shared, fate, outcome) {
+            watch(shared, &DeadLetter { message: &message, reason, attempts, position, route: shared.route });
+        }
+    }
+}
+
+fn watch(shared: &Shared, letter: &DeadLetter<'_>) {
+    let Some(Watcher(watcher)) = &shared.watcher else { return };
+    if catch_unwind(AssertUnwindSafe(|| watcher(letter))).is_err() {
+        panics::count("message");
+        error!(route = shared.route, "the function given to `on_dead_letter` panicked");
+    }
+}

@@ -1,0 +1,58 @@
+//! What the debug page shows of the messages that a route holds.
+
+use tokio::time::Instant;
+
+use super::job::Job;
+use crate::MessageId;
+
+/// A message that a lane has.
+#[derive(Clone)]
+pub(super) struct Running {
+    pub(super) id: MessageId,
+    pub(super) attempt: u32,
+    pub(super) since: Instant,
+    pub(super) received: Instant,
+    pub(super) lease: Option<Instant>,
+    pub(super) doing: Doing,
+}
+
+/// What a lane does with its message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doing {
+    /// A layer holds it back: a limit, a throttle.
+    Held,
+    Handling,
+    Burying,
+}
+
+/// A copy of what is held.
+pub(super) struct Snapshot {
+    pub(super) running: Vec<(usize, Running)>,
+    pub(super) ready: Vec<Held>,
+    pub(super) behind: Vec<Held>,
+    pub(super) delayed: Vec<(Instant, Held)>,
+    pub(super) bytes: usize,
+}
+
+/// A message that waits.
+pub(super) struct Held {
+    pub(super) id: MessageId,
+    pub(super) attempt: u32,
+    pub(super) received: Instant,
+    pub(super) lease: Option<Instant>,
+}
+
+impl Running {
+    /// A message whose handler begins.
+    pub(super) fn new(job: &Job, since: Instant) -> Self {
+        let Held { id, attempt, received, lease } = Held::new(job);
+        Self { id, attempt, since, received, lease, doing: Doing::Handling }
+    }
+}
+
+impl Held {
+    pub(super) fn new(job: &Job) -> Self {
+        let id = job.delivery.message().id.clone();
+        Self { id, attempt: job.attempt, received: job.received, lease: job.lease() }
+    }
+}

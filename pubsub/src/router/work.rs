@@ -1,0 +1,79 @@
+//! A message that a lane has: its handler at work, or its dead letter on the way.
+
+use std::sync::Arc;
+
+use mainspring_daemon::BoxFuture;
+use mainspring_observe::correlation::Correlation;
+use mainspring_observe::trace::TraceContext;
+use tokio::time::Instant;
+
+use super::job::Job;
+use super::shared::Shared;
+use super::slot::Slot;
+use crate::batch::Hold;
+use crate::{Error, Outbox, Request};
+
+/// A message that a lane has.
+pub(super) struct Work {
+    pub(super) job: Job,
+    pub(super) correlation: Correlation,
+    /// When the handler began.
+    pub(super) since: Instant,
+    /// Whether a layer holds the message back: the handler's time has not begun.
+    pub(super) held: bool,
+    /// Whether the message waits for its batch, when the handler takes several.
+    hold: Option<Arc<Hold>>,
+    outbox: Option<Outbox>,
+    pub(super) burial: Option<Burial>,
+}
+
+/// The publishing of a dead letter.
+pub(super) struct Burial {
+    pub(super) reason: String,
+    pub(super) publish: BoxFuture<Result<(), Error>>,
+}
+
+impl Work {
+    /// A message whose handler begins.
+    pub(super) fn new(shared: &Shared, job: Job, since: Instant) -> Self {
+        let traceparent = job.delivery.message().attributes.get("traceparent");
+        let parent = traceparent.and_then(|text| TraceContext::parse(text.as_bytes()));
+        let trace = parent.map_or_else(TraceContext::new, |parent| parent.child());
+        Self {
+            job,
+            correlation: Correlation { trace: Some(trace), request_id: None },
+            since,
+            held: false,
+            hold: shared.in_batches.then(Arc::default),
+            outbox: shared.exactly_once.then(|| Outbox::new(Arc::clone(&shared.source))),
+            burial: None,
+        }
+    }
+
+    /// What the handler is called with.
+    pub(super) fn request(&self, route: &'static str) -> Request {
+        let (delivery, attempt) = (&self.job.delivery, self.job.attempt);
+        Request::new(delivery.shared())
+            .with_attempt(attempt)
+            .with_position(delivery.position())
+            .with_route(route)
+            .with_hold(self.hold.clone())
+            .with_outbox(self.outbox.clone())
+    }
+
+    /// Whether the message has come through to the handler.
+    pub(super) fn has_begun(&self, slot: &dyn Slot) -> bool {
+        slot.has_begun() && self.hold.as_ref().is_none_or(|hold| !hold.waits())
+    }
+
+    /// Keeps the message from coming through to the handler; false when it just has.
+    pub(super) fn withdraw(&self) -> bool {
+        self.hold.as_ref().is_none_or(|hold| hold.withdraw())
+    }
+
+    /// Takes out what the handler left to be published. What it leaves behind, in a task of its own say, comes too late
+    /// for this attempt.
+    pub(super) fn close_outbox(&mut self) -> Option<Vec<crate::driver::Outgoing>> {
+        self.outbox.take().map(|outbox| outbox.close())
+    }
+}
