@@ -23,7 +23,7 @@ impl TraceContext {
     /// Begins a trace, with random ids. It is not marked as sampled: who records it decides that.
     #[expect(clippy::new_without_default, reason = "a default would have to be the same each time")]
     pub fn new() -> Self {
-        let trace_id = fastrand::u128(1..).to_be_bytes();
+        let trace_id = fastrand::u128(..).max(1).to_be_bytes();
         Self { trace_id, span_id: random_span_id(), flags: RANDOM }
     }
 
@@ -107,7 +107,7 @@ impl fmt::Debug for TraceContext {
 }
 
 fn random_span_id() -> [u8; 8] {
-    fastrand::u64(1..).to_be_bytes()
+    fastrand::u64(..).max(1).to_be_bytes()
 }
 
 fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {

@@ -71,6 +71,15 @@ pub trait Publisher: Debug + Send + Sync + 'static {
     /// published, and nothing else is disturbed. Limits in [`Capabilities`] have been checked.
     async fn publish(&self, message: Message, deadline: Instant) -> Result<Receipt, Error>;
 
+    /// Publishes one message if that takes no waiting; leaves it to [`publish`](Self::publish) otherwise.
+    ///
+    /// # Contract
+    /// As [`publish`](Self::publish). It does not block. For brokers that often have a message at once: it spares them a
+    /// future. Without this method, all messages are left to `publish`.
+    fn publish_at_once(&self, message: Message) -> AtOnce {
+        AtOnce::Waits(message)
+    }
+
     /// Publishes several messages, in order, and answers for each: one result per message, in the same order. One that
     /// fails does not fail its neighbours. There are never more than [`Limits::batch`] of them.
     async fn publish_all(&self, batch: Vec<Message>, deadline: Instant) -> Vec<Result<Receipt, Error>> {
@@ -96,6 +105,15 @@ pub trait Publisher: Debug + Send + Sync + 'static {
 
     /// What is published to: the labels of metrics.
     fn endpoint(&self) -> Endpoint;
+}
+
+/// What became of a message that was to be published without waiting.
+#[derive(Debug)]
+pub enum AtOnce {
+    /// It was published, or cannot be.
+    Answered(Result<Receipt, Error>),
+    /// It has to wait, and nothing was done.
+    Waits(Message),
 }
 
 /// Receives messages from one source.

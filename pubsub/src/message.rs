@@ -107,10 +107,9 @@ impl MessageId {
     }
 
     fn at(time: SystemTime) -> Self {
-        let millis = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let mut random = [0; 10];
-        fastrand::fill(&mut random);
-        let millis = u64::try_from(millis).unwrap_or_default();
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let millis = since.as_secs() * 1000 + u64::from(since.subsec_millis());
+        let [random @ .., _, _, _, _, _, _] = fastrand::u128(..).to_ne_bytes();
         Self(Id::Uuid(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()))
     }
 }

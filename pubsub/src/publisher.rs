@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::PublishConfig;
 use crate::delivery::Position;
-use crate::driver;
+use crate::driver::{self, AtOnce};
 use crate::message::{Message, MessageId};
 use crate::metrics::Sent;
 use crate::window::Window;
@@ -130,6 +130,10 @@ impl Shared {
             None => within(deadline, self.window.enter(1, size)).await,
         };
         let Some(_permit) = permit else { return Err(self.window_full()) };
+        let message = match self.driver.publish_at_once(message) {
+            AtOnce::Answered(answer) => return answer,
+            AtOnce::Waits(message) => message,
+        };
         within(deadline, self.driver.publish(message, deadline)).await.unwrap_or_else(|| Err(self.unconfirmed()))
     }
 

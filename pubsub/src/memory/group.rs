@@ -2,15 +2,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
-use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::KeyMap;
 use super::lease::MemoryLease;
-use super::{KeyHash, KeyMap};
-use crate::Message;
+use super::parcel::Parcel;
 
 /// Spare leases that a group keeps for reuse.
 const SPARES: usize = 256;
@@ -39,10 +38,8 @@ pub(super) struct Group {
 /// A message as one group sees it.
 pub(super) struct Entry {
     pub(super) seq: u64,
-    pub(super) message: Arc<Message>,
+    pub(super) parcel: Parcel,
     pub(super) attempts: u32,
-    key: Option<KeyHash>,
-    size: usize,
     /// Not to be handed out before.
     due: Option<Instant>,
 }
@@ -61,14 +58,8 @@ struct Leased {
 }
 
 impl Entry {
-    pub(super) fn new(
-        seq: u64,
-        message: Arc<Message>,
-        key: Option<KeyHash>,
-        size: usize,
-        due: Option<Instant>,
-    ) -> Self {
-        Self { seq, message, attempts: 0, key, size, due }
+    pub(super) fn new(seq: u64, parcel: Parcel, due: Option<Instant>) -> Self {
+        Self { seq, parcel, attempts: 0, due }
     }
 }
 
@@ -95,7 +86,7 @@ impl Group {
         self.messages
     }
 
-    /// Whether nothing is left but what is on loan.
+    /// How many messages nobody has on loan.
     pub(super) fn waiting(&self) -> usize {
         self.messages - self.leased.iter().flatten().count()
     }
@@ -108,8 +99,8 @@ impl Group {
     /// Takes in a new message, which is younger than all others.
     pub(super) fn push(&mut self, entry: Entry) {
         self.messages += 1;
-        self.bytes += entry.size;
-        if let Some(key) = entry.key {
+        self.bytes += entry.parcel.size;
+        if let Some(key) = entry.parcel.key {
             if let Some(behind) = self.keys.get_mut(&key) {
                 behind.push_back(entry);
                 return;
@@ -153,8 +144,8 @@ impl Group {
     /// Forgets a message that was taken back: the next of its key is ready.
     pub(super) fn settle(&mut self, entry: &Entry) {
         self.messages -= 1;
-        self.bytes -= entry.size;
-        let Some(key) = entry.key else { return };
+        self.bytes -= entry.parcel.size;
+        let Some(key) = entry.parcel.key else { return };
         match self.keys.get_mut(&key).and_then(VecDeque::pop_front) {
             Some(next) => match next.due {
                 Some(due) => self.delay(next, due),

@@ -18,12 +18,16 @@
 //!
 //! The broker has no task of its own: timers are looked at when a subscriber is polled.
 
+mod dead_letters;
 mod faults;
 mod group;
 mod keys;
 mod lease;
+mod parcel;
+mod retained;
 mod subscriber;
 mod topic;
+mod transaction;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -35,7 +39,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::driver::{self, Capabilities, Endpoint, Limits, Receipt, Url};
+use crate::driver::{self, AtOnce, Capabilities, Endpoint, Limits, Receipt, Url};
 use crate::{Error, Message};
 pub use faults::Faults;
 pub(crate) use keys::{KeyHash, KeyMap, hash_key};
@@ -193,9 +197,11 @@ impl driver::Opener for Broker {
 #[async_trait]
 impl driver::Publisher for MemoryPublisher {
     async fn publish(&self, message: Message, deadline: Instant) -> Result<Receipt, Error> {
-        let id = message.id.clone();
-        let position = self.topic.publish(Arc::new(message), deadline).await?;
-        Ok(Receipt::new(id).with_position(position))
+        self.topic.publish(message, deadline).await
+    }
+
+    fn publish_at_once(&self, message: Message) -> AtOnce {
+        self.topic.publish_at_once(message)
     }
 
     async fn flush(&self, _deadline: Instant) -> Result<(), Error> {

@@ -1,7 +1,7 @@
 //! A topic: its groups, and what it keeps for groups that come later.
 
-use std::collections::VecDeque;
 use std::fmt;
+use std::iter::repeat_n;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Waker};
@@ -9,22 +9,18 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
-use tracing::warn;
 
 use super::faults::Faults;
 use super::group::{Entry, Group, Ticket};
 use super::lease::MemoryLease;
-use super::{Config, KeyHash, SYSTEM, Shared, hash_key};
+use super::parcel::Parcel;
+use super::retained::Retained;
+use super::{Config, SYSTEM, Shared};
 use crate::delivery::{Delivery, Position};
-use crate::driver::{Endpoint, Outcome, Outgoing};
+use crate::driver::{AtOnce, Endpoint, Outcome, Receipt};
 use crate::{Confirmation, Error, ErrorKind, Message};
 
-/// How long a rejected message waits when there is no room for it among the dead letters.
-const DEAD_LETTER_PAUSE: Duration = Duration::from_secs(1);
-/// How long a message waits whose outbox finds no room.
-const FULL_PAUSE: Duration = Duration::from_secs(1);
-const REASON: &str = "dead-letter-reason";
-
+/// A topic. How messages are rejected is in `dead_letters.rs`, how outboxes are published in `transaction.rs`.
 pub(crate) struct Topic {
     name: String,
     config: Config,
@@ -35,26 +31,20 @@ pub(crate) struct Topic {
     room: Notify,
 }
 
-struct State {
+pub(super) struct State {
     next_seq: u64,
-    /// The newest messages, for late groups.
-    retained: VecDeque<Retained>,
-    retained_bytes: usize,
-    groups: Vec<Group>,
-}
-
-#[derive(Clone)]
-struct Retained {
-    seq: u64,
-    message: Arc<Message>,
-    key: Option<KeyHash>,
-    size: usize,
+    retained: Retained,
+    pub(super) groups: Vec<Group>,
 }
 
 impl Topic {
     pub(super) fn new(name: &str, config: Config, faults: Option<Faults>, broker: Weak<Shared>) -> Self {
-        let state = State { next_seq: 0, retained: VecDeque::new(), retained_bytes: 0, groups: Vec::new() };
+        let state = State { next_seq: 0, retained: Retained::default(), groups: Vec::new() };
         Self { name: name.to_owned(), config, faults, broker, state: Mutex::new(state), room: Notify::new() }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// What is published to, and which broker it belongs to.
@@ -66,21 +56,35 @@ impl Topic {
         &self.config
     }
 
-    /// Adds a message for every group; waits until `deadline` for the slowest to have room.
-    pub(super) async fn publish(&self, message: Arc<Message>, deadline: Instant) -> Result<Position, Error> {
-        self.faults.as_ref().map_or(Ok(()), Faults::publish)?;
-        let copies = self.faults.as_ref().map_or(1, Faults::copies);
-        let (key, size) = (message.key.as_deref().map(hash_key), message.size());
-        if let Some(position) = self.try_publish(&message, key, size, copies) {
-            return Ok(position);
+    /// The broker, unless it was dropped.
+    pub(super) fn broker(&self) -> Option<Arc<Shared>> {
+        self.broker.upgrade()
+    }
+
+    /// Adds a message for every group, if none of them is full.
+    pub(super) fn publish_at_once(&self, message: Message) -> AtOnce {
+        let state = self.lock();
+        // A fault counts each publish once, which is left to `publish`.
+        if self.faults.is_some() || !self.fits(&state, message.size()) {
+            return AtOnce::Waits(message);
         }
+        let id = message.id.clone();
+        let position = self.add_to(state, Parcel::new(message), 1);
+        AtOnce::Answered(Ok(Receipt::new(id).with_position(position)))
+    }
+
+    /// Adds a message for every group; waits until `deadline` for the slowest to have room.
+    pub(super) async fn publish(&self, message: Message, deadline: Instant) -> Result<Receipt, Error> {
+        self.expect_no_fault()?;
+        let copies = self.faults.as_ref().map_or(1, Faults::copies);
+        let (receipt, parcel) = (Receipt::new(message.id.clone()), Parcel::new(message));
         loop {
             let mut room = pin!(self.room.notified());
-            // Listen before looking again, so that room made in between is not missed.
+            // Listen before looking, so that room made in between is not missed.
             room.as_mut().enable();
-            if let Some(position) = self.try_publish(&message, key, size, copies) {
+            if let Some(position) = self.try_add(&parcel, copies) {
                 self.room.notify_one();
-                return Ok(position);
+                return Ok(receipt.with_position(position));
             }
             if timeout_at(deadline, room).await.is_err() {
                 let what = format!("the topic `{}` is full: {}; nothing was published", self.name, self.fullest());
@@ -96,8 +100,8 @@ impl Topic {
             return group;
         }
         let mut group = Group::new(name);
-        for Retained { seq, message, key, size } in state.retained.iter().cloned() {
-            group.push(Entry::new(seq, message, key, size, None));
+        for (seq, parcel) in state.retained.iter() {
+            group.push(Entry::new(*seq, parcel.clone(), None));
         }
         state.groups.push(group);
         state.groups.len() - 1
@@ -122,10 +126,10 @@ impl Topic {
         };
         let lease = MemoryLease::reuse(spare, Arc::clone(self), group_index, ticket);
         let position = Position::new(0, entry.seq);
-        Ok(Delivery::new(Arc::clone(&entry.message), lease).with_attempt(entry.attempts).with_position(position))
+        Ok(Delivery::new(Arc::clone(&entry.parcel.message), lease).with_attempt(entry.attempts).with_position(position))
     }
 
-    /// Whether nothing is left in `group` but what is on loan.
+    /// How many messages of `group` nobody has on loan.
     pub(super) fn waiting(&self, group: usize) -> usize {
         self.lock().groups[group].waiting()
     }
@@ -167,57 +171,6 @@ impl Topic {
         Confirmation::settled()
     }
 
-    /// Acks a message and publishes what its handler left, or does neither. Others may see the messages of the outbox one
-    /// after the other, but none of them unless all will come.
-    pub(super) fn commit(
-        &self,
-        group: usize,
-        ticket: Ticket,
-        outbox: Vec<Outgoing>,
-        lease: Box<MemoryLease>,
-    ) -> Confirmation {
-        let mut state = self.lock();
-        let Some(entry) = state.groups[group].take_back(ticket) else { return Confirmation::lost(SYSTEM) };
-        // The lock of this topic is not held while that of another is taken.
-        drop(state);
-        let published = self.publish_all(outbox);
-        let mut state = self.lock();
-        let group = &mut state.groups[group];
-        group.keep_spare(lease);
-        match &published {
-            Ok(()) => group.settle(&entry),
-            Err(_) => group.delay(entry, Instant::now() + FULL_PAUSE),
-        }
-        let waiting = group.take_waiting_if_changed();
-        drop(state);
-        self.wake(waiting);
-        published.map_or_else(Confirmation::failed, |()| Confirmation::settled())
-    }
-
-    /// Publishes all of an outbox, or nothing. There has to be room before; together they may go over it.
-    fn publish_all(&self, outbox: Vec<Outgoing>) -> Result<(), Error> {
-        let failed = |what: String| Error::new(ErrorKind::Throttled, "commit", what).with_backend(SYSTEM);
-        let Some(broker) = self.broker.upgrade().filter(|_| !outbox.is_empty()) else {
-            let dropped = || failed("the broker was dropped; nothing was published".to_owned());
-            return if outbox.is_empty() { Ok(()) } else { Err(dropped()) };
-        };
-        let mut sending = Vec::with_capacity(outbox.len());
-        for Outgoing { destination, message } in outbox {
-            let topic = broker.topic(&destination.destination);
-            let (key, size) = (message.key.as_deref().map(hash_key), message.size());
-            self.faults.as_ref().map_or(Ok(()), Faults::publish)?;
-            if !topic.has_room(size) {
-                let what = format!("the topic `{}` is full: {}; nothing was published", topic.name, topic.fullest());
-                return Err(failed(what));
-            }
-            sending.push((topic, Arc::new(message), key, size));
-        }
-        for (topic, message, key, size) in sending {
-            topic.add(&message, key, size, 1);
-        }
-        Ok(())
-    }
-
     pub(super) fn extend(&self, group: usize, ticket: Ticket, by: Duration) -> Confirmation {
         if self.config.visibility_timeout.get().is_zero() {
             return Confirmation::settled();
@@ -235,59 +188,24 @@ impl Topic {
         self.lock().groups[group].expires(ticket)
     }
 
-    /// Moves a message to the dead letters.
-    fn reject(&self, group: usize, ticket: Ticket, reason: &str) -> Confirmation {
-        let mut state = self.lock();
-        let Some(entry) = state.groups[group].take_back(ticket) else { return Confirmation::lost(SYSTEM) };
-        // The lock of this topic is not held while that of another is taken.
-        drop(state);
-        let buried = self.bury(&entry.message, reason);
-        let mut state = self.lock();
-        let group = &mut state.groups[group];
-        match &buried {
-            Ok(()) => group.settle(&entry),
-            Err(_) => group.delay(entry, Instant::now() + DEAD_LETTER_PAUSE),
-        }
-        let waiting = group.take_waiting_if_changed();
-        drop(state);
-        self.wake(waiting);
-        buried.map_or_else(Confirmation::failed, |()| Confirmation::settled())
+    /// Counts a publish, which a test may want to fail.
+    pub(super) fn expect_no_fault(&self) -> Result<(), Error> {
+        self.faults.as_ref().map_or(Ok(()), Faults::publish)
     }
 
-    fn bury(&self, message: &Message, reason: &str) -> Result<(), Error> {
-        let Some(broker) = self.broker.upgrade() else {
-            warn!(topic = self.name, message_id = %message.id, reason, "message rejected after its broker was dropped");
-            return Ok(());
-        };
-        let letter = Arc::new(message.clone().with_attribute(REASON, reason));
-        let (key, size) = (letter.key.as_deref().map(hash_key), letter.size());
-        let dead = broker.topic(&format!("{}.dead", self.name));
-        match dead.try_publish(&letter, key, size, 1) {
-            Some(_) => Ok(()),
-            None => {
-                let what = format!("no room for a dead letter: {}; the message is delivered again", dead.fullest());
-                Err(Error::new(ErrorKind::Throttled, "reject", what).with_backend(SYSTEM))
-            }
-        }
+    pub(super) fn has_room(&self, size: usize) -> bool {
+        self.fits(&self.lock(), size)
     }
 
     /// Adds a message for every group, so many times; `None` when one of them has no room.
-    fn try_publish(
-        &self,
-        message: &Arc<Message>,
-        key: Option<KeyHash>,
-        size: usize,
-        copies: usize,
-    ) -> Option<Position> {
+    pub(super) fn try_add(&self, parcel: &Parcel, copies: usize) -> Option<Position> {
         let state = self.lock();
-        if !self.fits(&state, size) {
-            return None;
-        }
-        Some(self.add_to(state, message, key, size, copies))
+        self.fits(&state, parcel.size).then(|| self.add_to(state, parcel.clone(), copies))
     }
 
-    fn has_room(&self, size: usize) -> bool {
-        self.fits(&self.lock(), size)
+    /// Adds a message, room or not.
+    pub(super) fn add(&self, parcel: Parcel) -> Position {
+        self.add_to(self.lock(), parcel, 1)
     }
 
     fn fits(&self, state: &State, size: usize) -> bool {
@@ -295,34 +213,33 @@ impl Topic {
         state.groups.iter().all(|group| group.has_room(size, capacity, max_bytes))
     }
 
-    /// Adds a message, room or not.
-    fn add(&self, message: &Arc<Message>, key: Option<KeyHash>, size: usize, copies: usize) -> Position {
-        self.add_to(self.lock(), message, key, size, copies)
-    }
-
-    fn add_to(
-        &self,
-        mut state: MutexGuard<'_, State>,
-        message: &Arc<Message>,
-        key: Option<KeyHash>,
-        size: usize,
-        copies: usize,
-    ) -> Position {
+    fn add_to(&self, mut state: MutexGuard<'_, State>, parcel: Parcel, copies: usize) -> Position {
         let due = self.faults.as_ref().and_then(Faults::delay_now).map(|delay| Instant::now() + delay);
         let first = state.next_seq;
-        let mut waiting = Vec::new();
-        for _ in 0..copies {
+        for parcel in repeat_n(parcel, copies) {
             let seq = state.next_seq;
             state.next_seq += 1;
-            state.retain(Retained { seq, message: Arc::clone(message), key, size }, &self.config);
             for group in &mut state.groups {
-                group.push(Entry::new(seq, Arc::clone(message), key, size, due));
-                waiting.append(&mut group.take_waiting());
+                group.push(Entry::new(seq, parcel.clone(), due));
             }
+            state.retained.push(seq, parcel, &self.config);
         }
+        let mut waiting = Vec::new();
+        state.groups.iter_mut().for_each(|group| waiting.append(&mut group.take_waiting()));
         drop(state);
         waiting.into_iter().for_each(Waker::wake);
         Position::new(0, first)
+    }
+
+    /// Changes a group that a message was taken back to, and wakes those whom it concerns.
+    pub(super) fn put_back(&self, group: usize, lease: Option<Box<MemoryLease>>, change: impl FnOnce(&mut Group)) {
+        let mut state = self.lock();
+        let group = &mut state.groups[group];
+        lease.into_iter().for_each(|lease| group.keep_spare(lease));
+        change(group);
+        let waiting = group.take_waiting_if_changed();
+        drop(state);
+        self.wake(waiting);
     }
 
     fn wake(&self, waiting: Vec<Waker>) {
@@ -331,30 +248,16 @@ impl Topic {
     }
 
     /// Names the group that holds most, for errors.
-    fn fullest(&self) -> String {
+    pub(super) fn fullest(&self) -> String {
         match self.lock().groups.iter().max_by_key(|group| group.messages()) {
             Some(group) => format!("its group `{}` holds {} unsettled messages", group.name, group.messages()),
             None => "it has no group".to_owned(),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing of others runs under the lock, so a poisoned one is still whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn retain(&mut self, newest: Retained, config: &Config) {
-        if config.retention == 0 {
-            return;
-        }
-        self.retained_bytes += newest.size;
-        self.retained.push_back(newest);
-        while self.retained.len() > config.retention || self.retained_bytes > config.max_bytes.as_usize() {
-            let Some(oldest) = self.retained.pop_front() else { return };
-            self.retained_bytes -= oldest.size;
-        }
     }
 }
 
