@@ -8,6 +8,7 @@
 //! | `tower.rs` | the usual layers, for one of the arms |
 //! | `load.rs` | the client |
 //! | `messages.rs` | the paths of a message |
+//! | `peer.rs` | the same through RustStream, as a mark |
 //! | `rounds.rs` | arms in turn, and the table of what they did |
 //! | `pubsub/` | messages: the kit beside channels and Kafka's own client |
 //! | `machine.rs` | the machine's facts |
@@ -24,6 +25,7 @@ pub mod http;
 pub mod load;
 pub mod machine;
 pub mod messages;
+mod peer;
 pub mod pubsub;
 pub mod rounds;
 pub mod table;

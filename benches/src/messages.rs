@@ -11,6 +11,8 @@ use mainspring_pubsub::{Bytes, Error, Failure, Json, Message, Router, Subscriber
 use serde::Deserialize;
 use tokio::time::Instant;
 
+use crate::peer;
+
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
@@ -24,6 +26,12 @@ pub enum Path {
     DispatchJson,
     /// The same with a traceparent and a key, as messages of a larger system have them.
     DispatchTraced,
+    /// What RustStream needs for [`Dispatch`](Self::Dispatch), one message at a time.
+    RustStream,
+    /// What RustStream needs for [`DispatchJson`](Self::DispatchJson), one message at a time.
+    RustStreamJson,
+    /// What RustStream needs for [`Dispatch`](Self::Dispatch) with as many keyed workers as a route has lanes.
+    RustStreamKeyed,
 }
 
 /// Messages of one window.
@@ -33,12 +41,20 @@ const WARM_UP: usize = 2000;
 const WINDOWS: usize = 3;
 /// Messages that are published before they are waited for.
 const BURST: usize = 64;
-const BODY: &[u8] = br#"{"id":7,"qty":3}"#;
+pub(crate) const BODY: &[u8] = br#"{"id":7,"qty":3}"#;
 
 impl Path {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Memory, Self::MemoryKeyed, Self::Dispatch, Self::DispatchJson, Self::DispatchTraced];
+    pub const ALL: [Self; 8] = [
+        Self::Memory,
+        Self::MemoryKeyed,
+        Self::Dispatch,
+        Self::DispatchJson,
+        Self::DispatchTraced,
+        Self::RustStream,
+        Self::RustStreamJson,
+        Self::RustStreamKeyed,
+    ];
 
     /// What the table calls it.
     pub fn name(self) -> &'static str {
@@ -48,7 +64,15 @@ impl Path {
             Self::Dispatch => "dispatch",
             Self::DispatchJson => "dispatch-json",
             Self::DispatchTraced => "dispatch-traced",
+            Self::RustStream => "ruststream",
+            Self::RustStreamJson => "ruststream-json",
+            Self::RustStreamKeyed => "ruststream-keyed",
         }
+    }
+
+    /// Whether it is a peer's: something to measure ours by, and nothing that we could make cheaper.
+    pub fn is_mark(self) -> bool {
+        matches!(self, Self::RustStream | Self::RustStreamJson | Self::RustStreamKeyed)
     }
 
     /// Sends messages this way, on one thread; calls `mark` after the warm-up and after each window.
@@ -80,29 +104,53 @@ impl Path {
                     })
                     .await;
                 }
+                Self::RustStream => peer::dispatch(false, 1, Box::new(mark)).await,
+                Self::RustStreamJson => peer::dispatch(true, 1, Box::new(mark)).await,
+                Self::RustStreamKeyed => peer::dispatch(false, 16, Box::new(mark)).await,
             }
         });
     }
 }
 
+/// What the bodies say.
 #[derive(Deserialize)]
-struct Item {
-    id: u64,
-    qty: u32,
+pub(crate) struct Item {
+    pub(crate) id: u64,
+    pub(crate) qty: u32,
+}
+
+/// Counts the messages of a run out.
+pub(crate) struct Supply {
+    given: usize,
+    mark: Box<dyn FnMut() + Send>,
+}
+
+impl Supply {
+    pub(crate) fn new(mark: Box<dyn FnMut() + Send>) -> Self {
+        Self { given: 0, mark }
+    }
+
+    /// Whether there is another message. Calls `mark` between windows.
+    pub(crate) fn next(&mut self) -> bool {
+        if self.given >= WARM_UP && (self.given - WARM_UP).is_multiple_of(WINDOW) {
+            (self.mark)();
+        }
+        self.given += 1;
+        self.given <= WARM_UP + WINDOWS * WINDOW
+    }
 }
 
 /// A driver that has the same message ready again and again, and needs no settlement.
 struct Stock {
     message: Arc<Message>,
-    given: usize,
-    mark: Box<dyn FnMut() + Send>,
+    supply: Supply,
 }
 
 #[derive(Debug)]
 struct NoLease;
 
 async fn dispatch(message: Message, mark: Box<dyn FnMut() + Send>, router: impl FnOnce(Subscriber) -> Router) {
-    let from = Subscriber::new(Stock { message: Arc::new(message), given: 0, mark });
+    let from = Subscriber::new(Stock { message: Arc::new(message), supply: Supply::new(mark) });
     let (_trigger, cx) = mainspring_daemon::Context::test("bench");
     router(from).run(cx).await.expect("a router ends in order when its subscriber is closed");
 }
@@ -145,13 +193,9 @@ async fn memory(keyed: bool, mark: &mut (dyn FnMut() + Send)) {
 #[async_trait]
 impl driver::Subscriber for Stock {
     fn poll_next(&mut self, _cx: &mut Context<'_>) -> Poll<Result<Option<Delivery>, Error>> {
-        if self.given >= WARM_UP && (self.given - WARM_UP).is_multiple_of(WINDOW) {
-            (self.mark)();
-        }
-        if self.given == WARM_UP + WINDOWS * WINDOW {
+        if !self.supply.next() {
             return Poll::Ready(Ok(None));
         }
-        self.given += 1;
         Poll::Ready(Ok(Some(Delivery::new(Arc::clone(&self.message), Box::new(NoLease)))))
     }
 
@@ -187,6 +231,6 @@ impl Lease for NoLease {
 
 impl std::fmt::Debug for Stock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Stock").field("given", &self.given).finish_non_exhaustive()
+        f.debug_struct("Stock").field("given", &self.supply.given).finish_non_exhaustive()
     }
 }

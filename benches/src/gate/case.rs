@@ -22,6 +22,11 @@ impl Case {
         requests.chain(Path::ALL.map(Self::Messages)).collect()
     }
 
+    /// Whether it is measured only for others to be compared with it: `gates.toml` knows nothing of it.
+    pub fn is_mark(self) -> bool {
+        matches!(self, Self::Messages(path) if path.is_mark())
+    }
+
     /// What the table and the command line call it.
     pub fn name(self) -> String {
         match self {
