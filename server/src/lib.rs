@@ -32,12 +32,12 @@
 //!
 //! | question | file |
 //! |---|---|
-//! | what happens on SIGTERM? | `bound.rs`, `Running::stop` |
+//! | what happens on SIGTERM? | `running.rs`, `Running::stop` |
 //! | who reads the sockets? | `serve/` |
 //! | what happens to a request? | `http/` |
-//! | which key sets what? | `config.rs` |
+//! | which key sets what? | `config/` |
 //! | what does the admin listener answer? | `admin/` |
-//! | what if a background task fails? | `supervisor.rs` |
+//! | what if a background task fails? | `supervisor/` |
 
 mod admin;
 mod app;
@@ -52,6 +52,7 @@ mod metrics;
 mod pollers;
 mod reload;
 mod report;
+mod running;
 mod serve;
 mod service;
 mod simple;

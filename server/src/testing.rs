@@ -34,9 +34,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tower::Service as _;
 
-use crate::bound::{Bound, Running};
+use crate::bound::Bound;
 use crate::config::AdminAddr;
 use crate::http::RequestService;
+use crate::running::Running;
 use crate::{SimpleServer, StopReport};
 
 /// A daemon that runs in this test, with its daemons, admin pages and shutdown. Dropping it ends everything at once.

@@ -1,46 +1,21 @@
-//! Runs daemons: names them, catches their panics, restarts those that may be, and says when a critical one is dead.
+//! All daemons of a process: who has not ended, and when a critical one is dead.
 
-use std::any::Any;
-use std::panic::AssertUnwindSafe;
+mod daemon;
+mod policy;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use backon::BackoffBuilder;
-use futures_util::FutureExt;
-use mainspring_daemon::{Board, BoxError, BoxFuture, Context, Shutdown, Trigger};
-use mainspring_observe::panics;
-use prometheus_client::metrics::gauge::Gauge;
+use mainspring_daemon::{Board, Context, Shutdown, Trigger};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::metrics::{ComponentLabels, ServerMetrics};
 use crate::tasks::Tasks;
+use daemon::{begin, supervise};
 
-/// What happens when a daemon fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Policy {
-    restart: Option<Restart>,
-    critical: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Restart {
-    first: Duration,
-    longest: Duration,
-}
-
-/// A named background task.
-pub(crate) struct Daemon {
-    pub(crate) name: &'static str,
-    pub(crate) policy: Policy,
-    pub(crate) start: Start,
-}
-
-/// How a daemon's future is made: once, or as often as it is restarted.
-pub(crate) enum Start {
-    Once(Box<dyn FnOnce(Context) -> BoxFuture<Result<(), BoxError>> + Send>),
-    Again(Box<dyn Fn(Context) -> BoxFuture<Result<(), BoxError>> + Send + Sync>),
-}
+pub(crate) use daemon::{Daemon, Start};
+pub use policy::Policy;
 
 /// All daemons of a process. Dropping it ends them.
 #[derive(Debug)]
@@ -71,39 +46,6 @@ struct Ended {
 pub(crate) struct Death {
     pub(crate) name: &'static str,
     pub(crate) why: String,
-}
-
-/// A critical daemon may fail this often ...
-const FAILURES: usize = 5;
-/// ... within this time, before it counts as dead. A daemon that ran as long starts over with the shortest pause.
-const WITHIN: Duration = Duration::from_secs(300);
-
-impl Policy {
-    /// Restarted with growing pauses (200 ms to 30 s, with jitter) for as long as the process runs.
-    pub fn restarting() -> Self {
-        let restart = Restart { first: Duration::from_millis(200), longest: Duration::from_secs(30) };
-        Self { restart: Some(restart), critical: false }
-    }
-
-    /// Never restarted. Without it the process goes on.
-    pub fn once() -> Self {
-        Self { restart: None, critical: false }
-    }
-
-    /// The process cannot do without it: it stops in order, with exit code 70, when the daemon fails, or when one
-    /// that is restarted has failed five times in five minutes.
-    pub fn critical(mut self) -> Self {
-        self.critical = true;
-        self
-    }
-
-    /// Sets the shortest and the longest pause before a restart. Without effect on a daemon that is not restarted.
-    pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
-        if self.restart.is_some() {
-            self.restart = Some(Restart { first, longest });
-        }
-        self
-    }
 }
 
 impl Supervisor {
@@ -203,100 +145,11 @@ impl Roll {
     }
 }
 
-type Run = BoxFuture<Result<(), BoxError>>;
-type Again = Box<dyn Fn(Context) -> Run + Send + Sync>;
-
-/// Calls a daemon's function; a panic in it becomes a future that fails.
-fn begin(start: impl FnOnce() -> Run) -> Run {
-    match std::panic::catch_unwind(AssertUnwindSafe(start)) {
-        Ok(run) => run,
-        Err(panic) => Box::pin(std::future::ready(Err(died_of(&*panic).into()))),
-    }
-}
-
-/// Runs a daemon to its end. Answers why it failed, if it did.
-async fn supervise(
-    name: &'static str,
-    policy: Policy,
-    first: Run,
-    again: Option<Again>,
-    cx: Context,
-    up: &Gauge,
-) -> Option<String> {
-    let mut run = first;
-    let mut failures: Vec<Instant> = Vec::new();
-    let mut pauses = None;
-    loop {
-        let began = Instant::now();
-        up.set(1);
-        let result = match AssertUnwindSafe(run).catch_unwind().await {
-            Ok(result) => result.map_err(|error| error.to_string()),
-            Err(panic) => Err(died_of(&*panic)),
-        };
-        up.set(0);
-        let Err(why) = result else {
-            tracing::info!(daemon = name, "daemon finished");
-            return None;
-        };
-        let (Some(restart), Some(again)) = (policy.restart, &again) else {
-            tracing::error!(daemon = name, error = why, critical = policy.critical, "daemon failed");
-            return Some(why);
-        };
-        if cx.shutdown().is_requested() {
-            tracing::error!(daemon = name, error = why, "daemon failed while stopping");
-            return Some(why);
-        }
-        failures.retain(|failure| failure.elapsed() < WITHIN);
-        failures.push(Instant::now());
-        if policy.critical && failures.len() >= FAILURES {
-            tracing::error!(daemon = name, error = why, failures = failures.len(), "daemon failed too often");
-            return Some(why);
-        }
-        if began.elapsed() >= WITHIN {
-            pauses = None;
-        }
-        let pause = pauses.get_or_insert_with(|| restart.pauses()).next().unwrap_or(restart.longest);
-        tracing::error!(
-            daemon = name,
-            error = why,
-            restart_in_ms = pause.as_millis() as u64,
-            "daemon failed; restarting"
-        );
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = cx.shutdown().requested() => return None,
-        }
-        run = begin(|| again(cx.clone()));
-    }
-}
-
-impl Restart {
-    fn pauses(self) -> impl Iterator<Item = Duration> + Send {
-        backon::ExponentialBuilder::default()
-            .with_min_delay(self.first)
-            .with_max_delay(self.longest)
-            .with_factor(2.0)
-            .with_jitter()
-            .without_max_times()
-            .build()
-            .map(move |pause| pause.min(self.longest))
-    }
-}
-
-fn died_of(panic: &(dyn Any + Send)) -> String {
-    panics::count("daemon");
-    format!("panicked: {}", panics::message(panic))
-}
-
-impl std::fmt::Debug for Daemon {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Daemon").field("name", &self.name).field("policy", &self.policy).finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
+
+    use mainspring_daemon::BoxError;
 
     use super::*;
 
@@ -352,13 +205,6 @@ mod tests {
         // 0.2 + 0.4 + ... + 6.4 s, and jitter of at most as much again.
         assert!(took >= Duration::from_millis(12_600) && took <= Duration::from_millis(25_200), "{took:?}");
         assert_eq!(runs.load(Ordering::Relaxed), 7);
-    }
-
-    #[test]
-    fn replicas_that_fail_together_do_not_come_back_together() {
-        let Some(restart) = Policy::restarting().restart else { unreachable!("it is restarted") };
-        let pauses = || restart.pauses().take(8).collect::<Vec<_>>();
-        assert_ne!(pauses(), pauses());
     }
 
     #[tokio::test(start_paused = true)]
