@@ -127,11 +127,22 @@ fn digit(character: u8) -> Option<u8> {
 }
 
 fn write_hex(bytes: &[u8], text: &mut [u8]) {
-    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = b"0123456789abcdef"[usize::from(byte >> 4)];
-        pair[1] = b"0123456789abcdef"[usize::from(byte & 0xf)];
+    for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+        *pair = HEX[usize::from(*byte)];
     }
 }
+
+/// The digits of each byte.
+static HEX: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut hex = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        hex[byte] = [digits[byte >> 4], digits[byte & 0xf]];
+        byte += 1;
+    }
+    hex
+};
 
 #[cfg(test)]
 mod tests {

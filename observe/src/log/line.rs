@@ -125,6 +125,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Appends a field. Its name goes out as it stands, so it must not need to be escaped: letters, digits and `_`.
+    #[inline(always)] // so that a name is a constant where it is copied
     pub fn put<'v>(&mut self, name: &'static str, value: impl Into<Value<'v>>) {
         debug_assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'), "a field called {name:?}");
         let value = value.into();
@@ -143,6 +144,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Appends what is known of `correlation`.
+    #[inline]
     pub(crate) fn put_correlation(&mut self, correlation: &Correlation) {
         if let Some(trace) = &correlation.trace {
             self.put_digits("trace_id", &trace.trace_id_hex());
@@ -153,7 +155,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn put_digits(&mut self, name: &'static str, digits: &[u8]) {
+    #[inline(always)]
+    fn put_digits<const N: usize>(&mut self, name: &'static str, digits: &[u8; N]) {
         let quoted = |out: &mut Vec<u8>| {
             out.push(b'"');
             out.extend_from_slice(digits);
@@ -162,26 +165,29 @@ impl<'a> Fields<'a> {
         self.put_with(|out| out.extend_from_slice(name.as_bytes()), quoted);
     }
 
+    #[inline(always)]
     fn put_with(&mut self, name: impl FnOnce(&mut Vec<u8>), write: impl FnOnce(&mut Vec<u8>)) {
         if self.look == Look::Json {
-            if !self.empty {
-                self.out.push(b',');
-            }
-            self.out.push(b'"');
+            self.out.extend_from_slice(if self.empty { b"\"" } else { b",\"" });
             name(self.out);
             self.out.extend_from_slice(b"\":");
             write(self.out);
         } else {
-            self.out.push(b' ');
-            word(self.out, |out| {
-                out.push(b'"');
-                name(out);
-                out.push(b'"');
-            });
-            self.out.push(b'=');
-            word(self.out, write);
+            self.put_pretty(name, write);
         }
         self.empty = false;
+    }
+
+    #[cold]
+    fn put_pretty(&mut self, name: impl FnOnce(&mut Vec<u8>), write: impl FnOnce(&mut Vec<u8>)) {
+        self.out.push(b' ');
+        word(self.out, |out| {
+            out.push(b'"');
+            name(out);
+            out.push(b'"');
+        });
+        self.out.push(b'=');
+        word(self.out, write);
     }
 }
 

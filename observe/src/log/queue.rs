@@ -104,7 +104,7 @@ impl Queue {
 
     /// Hands over one line, which ends in a newline, to be written at once.
     pub(super) fn push(&self, line: &[u8]) {
-        self.shared.accept(line, 1);
+        self.shared.accept(line.len(), 1, |pending| pending.push(line, 1));
     }
 
     /// Hands over one line, which ends in a newline, to be written within 100 ms.
@@ -176,17 +176,17 @@ impl Shared {
         lock(&self.state)
     }
 
-    /// Takes `count` lines in, or drops them all.
-    fn accept(&self, lines: &[u8], count: u64) {
+    /// Takes in `count` lines of `length` bytes, which `add` adds to those that wait, or drops them all.
+    fn accept(&self, length: usize, count: u64, add: impl FnOnce(&mut Lines)) {
         let mut state = self.lock();
-        if state.pending.bytes.len() + lines.len() > self.capacity {
+        if state.pending.bytes.len() + length > self.capacity {
             state.dropped += count;
             drop(state);
             let Dropped { full, too_long, .. } = &self.dropped;
-            if lines.len() > self.capacity { too_long } else { full }.inc_by(count);
+            if length > self.capacity { too_long } else { full }.inc_by(count);
             return;
         }
-        state.pending.push(lines, count);
+        add(&mut state.pending);
         state.accepted += count;
         self.wake(&mut state);
     }
@@ -195,7 +195,7 @@ impl Shared {
     /// rely on them.
     fn hand_over(&self, shard: &mut Lines) {
         if shard.count > 0 {
-            self.accept(&shard.bytes, shard.count);
+            self.accept(shard.bytes.len(), shard.count, |pending| pending.append(shard));
             shard.clear();
         }
     }
@@ -230,6 +230,15 @@ impl Lines {
     fn push(&mut self, bytes: &[u8], count: u64) {
         self.bytes.extend_from_slice(bytes);
         self.count += count;
+    }
+
+    /// Takes over what is in `other`: its memory too, where there is nothing yet.
+    fn append(&mut self, other: &mut Self) {
+        if self.count == 0 {
+            std::mem::swap(self, other);
+        } else {
+            self.push(&other.bytes, other.count);
+        }
     }
 
     pub(super) fn clear(&mut self) {

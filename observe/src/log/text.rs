@@ -31,6 +31,13 @@ impl<'a> Text<'a> {
 
     /// Appends `text` such that it can neither end the line, nor the string it stands in, nor steer a terminal.
     pub(crate) fn push(&mut self, text: &str) {
+        if is_harmless(text.as_bytes()) {
+            return self.out.extend_from_slice(text.as_bytes());
+        }
+        self.push_escaped(text);
+    }
+
+    fn push_escaped(&mut self, text: &str) {
         let mut rest = text;
         while let Some(at) = first_suspect(rest.as_bytes()) {
             let (harmless, suspect) = rest.split_at(at);
@@ -47,8 +54,8 @@ impl<'a> Text<'a> {
 
     /// Appends bytes that may not be UTF-8; what is not becomes U+FFFD.
     pub(super) fn push_bytes(&mut self, bytes: &[u8]) {
-        if let Ok(text) = std::str::from_utf8(bytes) {
-            return self.push(text);
+        if is_harmless(bytes) {
+            return self.out.extend_from_slice(bytes);
         }
         for chunk in bytes.utf8_chunks() {
             self.push(chunk.valid());
@@ -81,14 +88,29 @@ impl fmt::Write for Text<'_> {
     }
 }
 
-/// Where the first byte is that needs a closer look. Eight are looked at together: nearly all text has none, and looking
-/// is most of what a line costs.
+/// Whether it is ASCII that goes out as it stands, as nearly all text is. Looking is most of what a line costs, so
+/// bytes are looked at in blocks, by arithmetic that the compiler turns into a few instructions for all of them.
+pub(super) fn is_harmless(bytes: &[u8]) -> bool {
+    let one_by_one = || bytes.iter().all(|byte| byte.is_ascii() && !is_suspect(byte));
+    in_blocks_of::<16>(bytes).or_else(|| in_blocks_of::<8>(bytes)).unwrap_or_else(one_by_one)
+}
+
+/// The same; `None` if there is not one block.
+fn in_blocks_of<const N: usize>(bytes: &[u8]) -> Option<bool> {
+    let is_harmless = |byte: &u8| (b' '..0x7f).contains(byte) & (*byte != b'"') & (*byte != b'\\');
+    let all = |block: &[u8; N]| block.iter().fold(true, |all, byte| all & is_harmless(byte));
+    // The last block overlaps the one before: twice does no harm.
+    let last = bytes.last_chunk::<N>()?;
+    Some(bytes.as_chunks::<N>().0.iter().all(all) && all(last))
+}
+
+/// Where the first byte is that needs a closer look.
 fn first_suspect(bytes: &[u8]) -> Option<usize> {
-    let is_suspect = |byte: &u8| SUSPECT[usize::from(*byte)];
-    let (eights, _) = bytes.as_chunks::<8>();
-    let clean = eights.iter().take_while(|eight| !eight.iter().fold(false, |any, byte| any | is_suspect(byte)));
-    let from = clean.count() * 8;
-    bytes[from..].iter().position(is_suspect).map(|at| from + at)
+    bytes.iter().position(is_suspect)
+}
+
+fn is_suspect(byte: &u8) -> bool {
+    SUSPECT[usize::from(*byte)]
 }
 
 /// Control characters of both sets (ESC and the one-character CSI among them), the line and paragraph separators,

@@ -24,6 +24,8 @@ pub enum Value<'a> {
     F64(f64),
     /// A time, as milliseconds to the microsecond.
     Millis(Duration),
+    /// A word of the program's own, in which nothing has to be escaped: printable ASCII without `"` and `\`.
+    Word(&'static str),
     /// Text.
     Str(&'a str),
     /// Text that may not be UTF-8; what is not becomes U+FFFD.
@@ -38,41 +40,41 @@ pub enum Value<'a> {
 
 impl Value<'_> {
     /// Appends the value as JSON.
+    #[inline(always)] // so that where the kind is known, only its part is left
     pub(super) fn write(self, out: &mut Vec<u8>) {
         match self {
             Self::Bool(value) => out.extend_from_slice(if value { b"true" } else { b"false" }),
-            Self::I64(value) => out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes()),
-            Self::U64(value) => out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes()),
+            Self::I64(value) => number(out, value),
+            Self::U64(value) => number(out, value),
             Self::I128(value) => match i64::try_from(value) {
-                Ok(value) => Self::I64(value).write(out),
+                Ok(value) => number(out, value),
                 Err(_) => quoted(out, |text| text.push(itoa::Buffer::new().format(value))),
             },
             Self::U128(value) => match u64::try_from(value) {
-                Ok(value) => Self::U64(value).write(out),
+                Ok(value) => number(out, value),
                 Err(_) => quoted(out, |text| text.push(itoa::Buffer::new().format(value))),
             },
             Self::F64(value) if value.is_finite() => out.extend_from_slice(ryu::Buffer::new().format(value).as_bytes()),
             Self::F64(value) => quoted(out, |text| text.push_display(&value)),
             Self::Millis(value) => {
-                let micros = (value + Duration::from_nanos(500)).as_micros();
-                let (whole, part) = (u64::try_from(micros / 1000).unwrap_or(u64::MAX), (micros % 1000) as u16);
-                Self::U64(whole).write(out);
-                let digit = |unit: u16| b'0' + (part / unit % 10) as u8;
+                let value = value.saturating_add(Duration::from_nanos(500));
+                let whole = value.as_secs().saturating_mul(1000).saturating_add(value.subsec_millis().into());
+                let part = value.subsec_micros() % 1000;
+                let digit = |unit: u32| b'0' + (part / unit % 10) as u8;
+                number(out, whole);
                 out.extend_from_slice(&[b'.', digit(100), digit(10), digit(1)]);
+            }
+            Self::Word(word) => {
+                debug_assert!(super::text::is_harmless(word.as_bytes()), "a word of {word:?}");
+                out.push(b'"');
+                out.extend_from_slice(word.as_bytes());
+                out.push(b'"');
             }
             Self::Str(value) => quoted(out, |text| text.push(value)),
             Self::Bytes(value) => quoted(out, |text| text.push_bytes(value)),
             Self::Display(value) => quoted(out, |text| text.push_display(value)),
             Self::Debug(value) => quoted(out, |text| text.push_debug(value)),
-            Self::Error(value) => quoted(out, |text| {
-                text.push_display(value);
-                let mut source = value.source();
-                while let Some(error) = source {
-                    text.push(": ");
-                    text.push_display(error);
-                    source = error.source();
-                }
-            }),
+            Self::Error(value) => quoted(out, |text| text.push_error(value)),
         }
     }
 }
@@ -91,8 +93,23 @@ impl Text<'_> {
             self.push("(formatting failed)");
         }
     }
+
+    fn push_error(&mut self, error: &(dyn Error + 'static)) {
+        self.push_display(error);
+        let mut source = error.source();
+        while let Some(error) = source {
+            self.push(": ");
+            self.push_display(error);
+            source = error.source();
+        }
+    }
 }
 
+fn number(out: &mut Vec<u8>, number: impl itoa::Integer) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+#[inline(always)]
 fn quoted(out: &mut Vec<u8>, write: impl FnOnce(&mut Text<'_>)) {
     out.push(b'"');
     write(&mut Text::new(out, Quoting::Json));

@@ -45,11 +45,11 @@ impl AccessLog {
 
     fn write_json(&self, record: &Record, line: &Line, outcome: Outcome, took: Duration, sampled: bool) {
         self.writer.write(Level::INFO, "request", &record.correlation, |fields| {
-            fields.put("method", METHODS[record.method]);
+            fields.put("method", log::Value::Word(METHODS[record.method]));
             fields.put("route", &*record.route().template);
             fields.put("path", line.uri.path());
             fields.put("status", u64::from(record.status));
-            fields.put("proto", protocol(line.version));
+            fields.put("proto", log::Value::Word(protocol(line.version)));
             fields.put("bytes_in", record.bytes_in());
             fields.put("bytes_out", record.bytes_out);
             fields.put("duration_ms", log::Value::Millis(took));
@@ -59,7 +59,7 @@ impl AccessLog {
             if let Some(agent) = &line.user_agent {
                 fields.put("user_agent", log::Value::Bytes(agent.as_bytes()));
             }
-            fields.put("outcome", outcome.as_str());
+            fields.put("outcome", log::Value::Word(outcome.as_str()));
             if sampled {
                 // So that whoever counts lines can count requests.
                 fields.put("sampled", u64::from(self.sample));
