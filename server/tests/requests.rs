@@ -461,6 +461,22 @@ async fn the_handler_of_a_client_that_left_is_dropped_and_counted_as_499() {
 }
 
 #[tokio::test]
+async fn the_handlers_of_an_http2_client_that_left_are_dropped_and_counted_as_499() {
+    let (router, gate, dropped) = waits_for_ever();
+    let app = on_loopback(router, |_| {}).await;
+    let mut client = Raw::connect(app.addr()).await;
+    client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
+    for stream in [1, 3] {
+        // HEADERS, the whole request: GET http /waits.
+        client.send(&[&[0, 0, 10, 1, 5, 0, 0, 0, stream, 0x82, 0x86, 4, 6], &b"/waits"[..]].concat()).await;
+    }
+    gate.reached_by(2).await;
+    drop(client);
+    soon("the end of the handler", dropped).await.unwrap();
+    until("both to be counted", async || requests(&app, "GET", "/waits", 499).await == 2.0).await;
+}
+
+#[tokio::test]
 async fn the_handler_of_a_reset_stream_is_dropped_and_the_other_streams_go_on() {
     let (router, gate, dropped) = waits_for_ever();
     let app = on_loopback(router, |_| {}).await;

@@ -21,6 +21,7 @@ thread_local! {
 }
 
 impl Pooled {
+    #[inline]
     pub(super) fn new(record: Record) -> Self {
         let mut memory = KEPT_MEMORY.with_borrow_mut(Vec::pop).unwrap_or_default();
         *memory = Some(record);

@@ -2,19 +2,21 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::conn::{Conn, Order, Protocol, Stage};
+use super::conn::Conn;
 use super::io::Io;
 use super::refusal;
+use super::stage::{Order, Protocol, Stage};
 use super::streams::Streams;
+use super::timer::TickTimer;
 use crate::http::{Dispatch, RequestService};
 
 /// What every HTTP/2 client sends first (RFC 9113 §3.4).
@@ -104,7 +106,7 @@ async fn serve_http2(io: Io, conn: Arc<Conn>, service: RequestService) {
     let streams = Streams::new(conn.limits.idle_timeout);
     let mut builder = hyper::server::conn::http2::Builder::new(streams.clone());
     builder
-        .timer(TokioTimer::new())
+        .timer(TickTimer::new(Arc::clone(&conn)))
         // Set one by one, because a default that was switched off elsewhere has been a vulnerability before.
         .max_concurrent_streams(100)
         .max_pending_accept_reset_streams(20)
@@ -114,7 +116,7 @@ async fn serve_http2(io: Io, conn: Arc<Conn>, service: RequestService) {
         .initial_connection_window_size(1024 * 1024)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(10));
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+    let mut connection = Box::pin(builder.serve_connection(TokioIo::new(io), service));
     poll_fn(|cx| {
         conn.runs_on(cx.waker());
         if conn.order() >= Order::Close {
@@ -127,12 +129,14 @@ async fn serve_http2(io: Io, conn: Arc<Conn>, service: RequestService) {
     })
     .await;
     // Streams that are still running belong to this connection and end with it.
-    streams.abort();
+    drop(connection);
+    streams.ended().await;
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
+    use std::pin::pin;
 
     use axum::routing::get;
     use futures_util::FutureExt;
@@ -156,8 +160,7 @@ mod tests {
         Connections::new(limits, Arc::clone(metrics))
     }
 
-    fn dispatch(metrics: Arc<ServerMetrics>) -> Arc<Dispatch> {
-        let router = axum::Router::new().route("/", get(async || "hello"));
+    fn dispatch(metrics: Arc<ServerMetrics>, router: axum::Router) -> Arc<Dispatch> {
         let routes = Routes::of(&router, Duration::from_secs(60), &[], &[]).unwrap();
         let settings = Settings { max_in_flight: 1, max_body: 0, body_timeout: Duration::ZERO };
         Dispatch::new(router, routes, settings, None, metrics, Shutdown::never())
@@ -173,7 +176,8 @@ mod tests {
         let (stream, peer) = listener.accept().await.unwrap();
         let conn = connections.open(peer).unwrap();
         let io = Io::new(stream, Arc::clone(&conn), connections);
-        let mut serving = pin!(serve(io, Arc::clone(&conn), dispatch(metrics)));
+        let router = axum::Router::new().route("/", get(async || "hello"));
+        let mut serving = pin!(serve(io, Arc::clone(&conn), dispatch(metrics, router)));
         let answered = |client: &mut std::net::TcpStream| {
             let mut answer = [0; 1024];
             client.read(&mut answer).is_ok_and(|read| answer[..read].ends_with(b"hello"))
@@ -192,5 +196,33 @@ mod tests {
         // It was the last.
         conn.expire(u64::MAX - 1);
         assert!(serving.now_or_never().is_some());
+    }
+
+    /// Asks for `/`.
+    const GET: &[u8] = &[0, 0, 3, 1, 5, 0, 0, 0, 1, 0x82, 0x86, 0x84];
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const PING: &[u8] = &[0, 0, 8, 6, 0, 0, 0, 0, 0];
+
+    #[tokio::test(start_paused = true)]
+    async fn an_http2_peer_that_is_silent_is_pinged_and_left_when_it_does_not_answer() {
+        let metrics = Arc::new(ServerMetrics::new());
+        let connections = connections(&metrics);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.write_all(&[PREFACE, SETTINGS, GET].concat()).unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let conn = connections.open(peer).unwrap();
+        let io = Io::new(stream, Arc::clone(&conn), Arc::clone(&connections));
+        let router = axum::Router::new().route("/", get(std::future::pending::<()>));
+        let since = tokio::time::Instant::now();
+        tokio::select! {
+            () = serve(io, conn, dispatch(metrics, router)) => {}
+            () = connections.tick() => {}
+        }
+        let took = since.elapsed();
+        assert!((40..43).contains(&took.as_secs()), "{took:?}");
+        let mut heard = Vec::new();
+        client.read_to_end(&mut heard).unwrap();
+        assert_eq!(heard.windows(PING.len()).filter(|frame| *frame == PING).count(), 1);
     }
 }

@@ -9,8 +9,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::conn::{Conn, Order, Stage};
+use super::conn::Conn;
 use super::refusal::Refusal;
+use super::stage::{Order, Stage};
 use crate::metrics::ServerMetrics;
 
 /// How long each stage of a connection may last, and how much it may send.
@@ -123,6 +124,7 @@ impl Connections {
                 if inner.draining {
                     conn.begin_drain();
                 }
+                conn.ring(now);
                 if conn.is_late(now) {
                     // One that has nothing to say broke no limit, unless it left the last answer unread.
                     if !matches!(conn.stage(), Stage::Idle | Stage::Leaving) || conn.is_write_late(now) {
@@ -187,7 +189,22 @@ impl Clock {
     /// The tick at which `timeout` from now is certainly over.
     pub(super) fn after(&self, timeout: Duration) -> u64 {
         // The last tick may be a tick old: add one, so that no deadline is early.
-        self.now.load(Ordering::Relaxed) + millis(timeout) + millis(TICK)
+        self.now() + millis(timeout) + millis(TICK)
+    }
+
+    /// The tick it is.
+    pub(super) fn now(&self) -> u64 {
+        self.now.load(Ordering::Relaxed)
+    }
+
+    /// The tick it is, as an instant.
+    pub(super) fn instant(&self) -> std::time::Instant {
+        self.start.into_std() + Duration::from_millis(self.now())
+    }
+
+    /// The tick at which [`instant`](Self::instant) comes to `instant`.
+    pub(super) fn tick_of(&self, instant: std::time::Instant) -> u64 {
+        millis(instant.saturating_duration_since(self.start.into_std()))
     }
 
     pub(super) fn new() -> Self {

@@ -10,8 +10,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::Connections;
-use super::conn::{Conn, Order, Protocol, Stage};
+use super::conn::Conn;
 use super::refusal::{self, Refusal};
+use super::stage::{Order, Protocol, Stage};
 
 /// A socket that belongs to a registered connection. Dropping it closes the socket and signs the connection off,
 /// also after an upgrade, when another task owns it.

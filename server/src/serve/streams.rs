@@ -2,18 +2,20 @@
 
 use std::cell::Cell;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
+use tokio_util::task::TaskTracker;
 
-/// Runs the streams of one connection, and owns them: they never outlive it.
+/// Runs the streams of one connection, and knows when the last has ended.
+///
+/// None has to be aborted: hyper's connection wakes its streams when it is dropped, and each that finds it gone ends,
+/// its handler with it. That is why they are counted and not collected, which would cost a request three times as much.
 #[derive(Clone, Debug)]
 pub(super) struct Streams {
-    tasks: Arc<Mutex<JoinSet<()>>>,
+    tasks: TaskTracker,
     patience: Duration,
 }
 
@@ -53,12 +55,13 @@ pub(crate) fn body_polled(had_frame: bool) {
 impl Streams {
     /// `patience` is how long a peer may take nothing of a response before its stream is reset.
     pub(super) fn new(patience: Duration) -> Self {
-        Self { tasks: Arc::default(), patience }
+        Self { tasks: TaskTracker::new(), patience }
     }
 
-    /// Ends all that are left.
-    pub(super) fn abort(&self) {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    /// Waits for the streams of a connection that was dropped.
+    pub(super) async fn ended(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 }
 
@@ -67,9 +70,8 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(Stream { inner: stream, patience: self.patience, stalled: None });
+        // Whoever waits for `ended` waits for the task: its handle has no use.
+        drop(self.tasks.spawn(Stream { inner: stream, patience: self.patience, stalled: None }));
     }
 }
 
