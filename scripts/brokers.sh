@@ -5,57 +5,53 @@
 #   scripts/brokers.sh down [NAME…]   stop what `up` started, and nothing else
 #   scripts/brokers.sh status         say who answers
 #
-# NAME is kafka, aws or gcp; all three without one.
+# NAME is kafka, aws or gcp; all three without one. kafka-cluster, which only starts when named, is three Kafka brokers
+# for trying failover: kafka-1, kafka-2 and kafka-3 can also be stopped and started one by one, and keep their data
+# until all three are down.
 #
-# Kafka 19092 (Apache Kafka, KRaft; 19192 wants TLS and a password, 19193 a client's certificate), SNS and SQS 15000
-# (moto), Pub/Sub 18085 (Google's emulator, or Google's in-memory test server where the emulator is not installed). Logs
+# Kafka 19092 (Apache Kafka, KRaft; 19192 wants TLS and a password, 19193 a client's certificate), the cluster 19391,
+# 19392 and 19393, SNS and SQS 15000 (moto), Pub/Sub 18085 (Google's emulator, or Google's in-memory test server where the emulator is not installed). Logs
 # and process ids are in .brokers/, data there is new at every start; downloads are kept in the user's cache.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 state=$PWD/.brokers
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/mainspring/brokers
-kafka_version=4.1.0 moto_version=5.2.5 pstest_version=2.4.0
+moto_version=5.2.5 pstest_version=2.4.0
 port_kafka=19092 port_kafka_password=19192 port_kafka_certificate=19193 port_aws=15000 port_gcp=18085
 wait_seconds=90
 
+port() {
+    case $1 in
+        kafka-?) echo "1939${1#kafka-}" ;;
+        *) local port=port_$1; echo "${!port}" ;;
+    esac
+}
+
 answers() {
     case $1 in
-        kafka) python3 scripts/answers.py kafka $port_kafka ;;
+        kafka | kafka-?) python3 scripts/answers.py kafka "$(port $1)" ;;
         aws) python3 scripts/answers.py http $port_aws ;;
         gcp) python3 scripts/answers.py grpc $port_gcp ;;
     esac
 }
 
-# Kafka -----------------------------------------------------------------------------------------------------
-
-get_kafka() {
-    need java default-jre-headless
-    [ -f "$cache/kafka-$kafka_version/complete" ] && return
-    need mvn maven
-    local dir=$cache/kafka-$kafka_version
-    mkdir -p "$dir"
-    cat >"$dir/pom.xml" <<POM
-<project>
-  <modelVersion>4.0.0</modelVersion><groupId>local</groupId><artifactId>kafka</artifactId><version>1</version>
-  <dependencies>
-    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>$kafka_version</version></dependency>
-    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>$kafka_version</version></dependency>
-    <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
-  </dependencies>
-</project>
-POM
-    echo "kafka: fetching version $kafka_version (once)"
-    mvn -q -B -f "$dir/pom.xml" dependency:copy-dependencies -DoutputDirectory="$dir/lib"
-    touch "$dir/complete"
+# What starts it: kafka-1 to kafka-3 are all started the same way.
+kind() {
+    case $1 in
+        kafka-?) echo kafka_member ;;
+        *) echo "$1" ;;
+    esac
 }
 
+# Kafka -----------------------------------------------------------------------------------------------------
+
+get_kafka() { scripts/kafka.sh fetch; }
+
 start_kafka() {
-    local dir=$state/kafka lib="$cache/kafka-$kafka_version/lib/*" tls=$cache/kafka-tls
-    local scram=org.apache.kafka.common.security.scram.ScramLoginModule
+    local tls=$cache/kafka-tls scram=org.apache.kafka.common.security.scram.ScramLoginModule
     certify "$tls"
-    cat >"$dir/server.properties" <<PROPERTIES
-process.roles=broker,controller
+    cat >"$state/kafka/settings" <<SETTINGS
 node.id=1
 controller.quorum.voters=1@127.0.0.1:19093
 listeners=PLAINTEXT://127.0.0.1:$port_kafka,PASSWORD://127.0.0.1:$port_kafka_password,CERTIFICATE://127.0.0.1:$port_kafka_certificate,CONTROLLER://127.0.0.1:19093
@@ -69,30 +65,46 @@ listener.name.password.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
 listener.name.password.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_bob="s3cret";
 listener.name.password.scram-sha-256.sasl.jaas.config=$scram required;
 listener.name.password.scram-sha-512.sasl.jaas.config=$scram required;
-controller.listener.names=CONTROLLER
-log.dirs=$dir/data
-num.partitions=4
-offsets.topic.num.partitions=4
+$shared_kafka
 offsets.topic.replication.factor=1
-transaction.state.log.num.partitions=4
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
-share.coordinator.state.topic.num.partitions=4
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
-group.initial.rebalance.delay.ms=0
+SETTINGS
+    KAFKA_HEAP=512m launch kafka scripts/kafka.sh run "$state/kafka" \
+        --add-scram 'SCRAM-SHA-256=[name=alice,password=s3cret]' \
+        --add-scram 'SCRAM-SHA-512=[name=carol,password=s3cret]'
+}
+
+# Three brokers that hold everything thrice, and take no message that two do not have.
+get_kafka_member() { scripts/kafka.sh fetch; }
+
+start_kafka_member() {
+    local name=$1 number=${1#kafka-} port
+    port=$(port $name)
+    cat >"$state/$name/settings" <<SETTINGS
+node.id=$number
+controller.quorum.voters=1@127.0.0.1:19291,2@127.0.0.1:19292,3@127.0.0.1:19293
+listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:1929$number
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+$shared_kafka
+default.replication.factor=3
+min.insync.replicas=2
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=500
+SETTINGS
+    KAFKA_CLUSTER_ID=mainspringThreeBrokers launch $name scripts/kafka.sh run "$state/$name"
+}
+
+shared_kafka='num.partitions=4
+offsets.topic.num.partitions=4
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.num.partitions=4
 group.consumer.min.heartbeat.interval.ms=100
 group.consumer.heartbeat.interval.ms=500
 group.consumer.min.session.timeout.ms=1000
-group.consumer.session.timeout.ms=15000
-PROPERTIES
-    local id
-    id=$(java -cp "$lib" kafka.tools.StorageTool random-uuid 2>>"$dir/log")
-    java -cp "$lib" kafka.tools.StorageTool format -t "$id" -c "$dir/server.properties" \
-        --add-scram 'SCRAM-SHA-256=[name=alice,password=s3cret]' \
-        --add-scram 'SCRAM-SHA-512=[name=carol,password=s3cret]' >>"$dir/log" 2>&1
-    launch kafka java -Xmx512m -XX:TieredStopAtLevel=1 -cp "$lib" kafka.Kafka "$dir/server.properties"
-}
+group.consumer.session.timeout.ms=15000'
 
 # Makes what its listeners with TLS show, and what clients need to trust and to show, where that is missing or about to
 # expire: an authority, the certificates of broker and client that it signed, and one of another authority, whom nobody
@@ -210,14 +222,16 @@ ours() {
 }
 
 up() {
+    local keep=no
+    ! cluster_runs || keep=yes
     for name in "${names[@]}"; do
         if answers $name; then continue; fi
         if pid=$(ours $name); then continue; fi
         mkdir -p "$cache"
-        "get_$name"
-        rm -rf "${state:?}/$name"
+        "get_$(kind $name)"
+        [ $keep-$(kind $name) = yes-kafka_member ] || rm -rf "${state:?}/$name"
         mkdir -p "$state/$name"
-        "start_$name"
+        "start_$(kind $name)" $name
     done
     local deadline=$((SECONDS + wait_seconds))
     for name in "${names[@]}"; do
@@ -231,35 +245,56 @@ up() {
 }
 
 down() {
-    local pid
+    local stopped=() pid
     for name in "${names[@]}"; do
-        pid=$(ours $name) || continue
-        kill "$pid"
+        # All at once: of a cluster's brokers, the last ones wait for each other.
+        if pid=$(ours $name); then kill "$pid"; stopped+=($name); fi
+    done
+    for name in "${stopped[@]}"; do
         for _ in $(seq 100); do
             ours $name >/dev/null || break
             sleep 0.1
         done
-        if ours $name >/dev/null; then kill -KILL "$pid"; fi
-        rm -rf "${state:?}/$name/process" "$state/$name/data"
+        if pid=$(ours $name); then kill -KILL "$pid"; fi
+        rm -f "${state:?}/$name/process"
+        [ $(kind $name) = kafka_member ] || rm -rf "${state:?}/$name/data"
         echo "$name: stopped"
     done
+    cluster_runs || rm -rf "${state:?}"/kafka-?/data
+}
+
+# Whether any of the three runs.
+cluster_runs() {
+    local name
+    for name in $cluster; do
+        ! ours $name >/dev/null || return 0
+    done
+    return 1
 }
 
 status() {
-    local port who
+    local at who
     for name in "${names[@]}"; do
-        port=port_$name who='not started here'
+        at=127.0.0.1:$(port $name) who='not started here'
         if ours $name >/dev/null; then who="process $(ours $name)"; fi
-        if answers $name; then echo "$name: answers on 127.0.0.1:${!port} ($who)"; else echo "$name: no answer on 127.0.0.1:${!port}"; fi
+        if answers $name; then echo "$name: answers on $at ($who)"; else echo "$name: no answer on $at"; fi
     done
 }
 
-usage='usage: scripts/brokers.sh up|down [kafka|aws|gcp]… or status'
-names=("${@:2}")
-[ ${#names[@]} != 0 ] || names=(kafka aws gcp)
-for name in "${names[@]}"; do
-    case $name in kafka | aws | gcp) ;; *) fail "$usage" ;; esac
+usage='usage: scripts/brokers.sh up|down [kafka|aws|gcp|kafka-cluster]… or status'
+cluster='kafka-1 kafka-2 kafka-3'
+names=()
+for name in "${@:2}"; do
+    case $name in
+        kafka | aws | gcp | kafka-[123]) names+=($name) ;;
+        kafka-cluster) names+=($cluster) ;;
+        *) fail "$usage" ;;
+    esac
 done
+case ${#names[@]}-${1:-} in
+    0-up) names=(kafka aws gcp) ;;
+    0-*) names=(kafka aws gcp $cluster) ;;
+esac
 case ${1:-} in
     up | down | status) "$1" ;;
     *) fail "$usage" ;;

@@ -39,11 +39,24 @@ pub fn brokers(config: &BrokersConfig) -> Result<pubsub::Brokers, pubsub::Error>
 /// Reports what is wrong with a URL of the configuration, given the drivers in this program. Opens nothing. Apps made
 /// by [`app!`] have it run for every [`BrokerUrl`] they are configured with.
 pub fn check_broker_url(url: &BrokerUrl, config: &BrokersConfig, report: &mut config::Report) {
-    // A fault of the section is reported as one, and no reason to leave others unsaid.
-    let brokers = pubsub::Brokers::new(config).or_else(|_| pubsub::Brokers::new(&BrokersConfig::default()));
-    if let Ok(brokers) = brokers {
-        url.check(&with_drivers(brokers, config), report);
+    if let Some(brokers) = brokers_to_ask(config) {
+        url.check(&brokers, report);
     }
+}
+
+/// Reports, of the URL at `key`, what it lacks to be subscribed to: `kafka://orders` has no group, for example. Only the
+/// service knows which of its URLs that are, so its own configuration's [`Check`](config::Check) calls it; see
+/// `examples/orders`.
+pub fn check_subscriber_url(key: &str, url: &BrokerUrl, config: &BrokersConfig, report: &mut config::Report) {
+    if let Some(brokers) = brokers_to_ask(config) {
+        url.check_subscriber(key, &brokers, report);
+    }
+}
+
+/// A fault of the section is reported as one, and no reason to leave others unsaid.
+fn brokers_to_ask(config: &BrokersConfig) -> Option<pubsub::Brokers> {
+    let brokers = pubsub::Brokers::new(config).or_else(|_| pubsub::Brokers::new(&BrokersConfig::default()));
+    Some(with_drivers(brokers.ok()?, config))
 }
 
 #[cfg_attr(not(feature = "kafka"), expect(unused_variables, reason = "only drivers are configured"))]

@@ -11,7 +11,7 @@ use crate::table::{median, spread};
 /// What one arm of a comparison did in one round.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// Messages that were sent, handled, or whatever the comparison is about.
+    /// Messages that were sent, handled, or whatever the comparison is about; 0 when it is not about time.
     pub messages: usize,
     /// How long that took.
     pub took: Duration,
@@ -35,8 +35,8 @@ type Arm<'a> = Box<dyn Fn() -> io::Result<Sample> + 'a>;
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
     arm: String,
-    cpu_ns: Values,
-    per_second: Values,
+    cpu_ns: Option<Values>,
+    per_second: Option<Values>,
     p99_ms: Option<Values>,
     note: String,
 }
@@ -91,7 +91,8 @@ impl<'a> Comparison<'a> {
 
 impl Row {
     fn of(arm: &str, samples: &[Sample]) -> Self {
-        let values = |of: fn(&Sample) -> f64| Values::of(&samples.iter().map(of).collect::<Vec<_>>());
+        let timed = samples.iter().all(|sample| sample.messages > 0);
+        let values = |of: fn(&Sample) -> f64| timed.then(|| Values::of(&samples.iter().map(of).collect::<Vec<_>>()));
         let p99: Option<Vec<f64>> = samples.iter().map(|sample| Some(sample.p99?.as_secs_f64() * 1e3)).collect();
         Self {
             arm: arm.to_owned(),
@@ -119,18 +120,19 @@ impl std::fmt::Debug for Comparison<'_> {
 fn print(title: &str, rows: &[Row]) {
     println!("\n| {title} | CPU ns: median (min–max) | a second: median (min–max) | × first | p99 ms | |");
     println!("|---|---|---|---|---|---|");
-    let first = rows.first().map_or(f64::NAN, |row| row.per_second.median);
+    let first = rows.first().and_then(|row| row.per_second);
     for Row { arm, cpu_ns, per_second, p99_ms, note } in rows {
-        let p99 = p99_ms.map(|p99| format!("{:.1} ({:.1}–{:.1})", p99.median, p99.min, p99.max)).unwrap_or_default();
+        let shown = |values: &Option<Values>, digits: usize| match values {
+            Some(Values { median, min, max }) => format!("{median:.digits$} ({min:.digits$}–{max:.digits$})"),
+            None => String::new(),
+        };
+        let times = first.zip(*per_second).map(|(first, own)| format!("{:.2}", own.median / first.median));
         println!(
-            "| {arm} | {:.0} ({:.0}–{:.0}) | {:.0} ({:.0}–{:.0}) | {:.2} | {p99} | {note} |",
-            cpu_ns.median,
-            cpu_ns.min,
-            cpu_ns.max,
-            per_second.median,
-            per_second.min,
-            per_second.max,
-            per_second.median / first,
+            "| {arm} | {} | {} | {} | {} | {note} |",
+            shown(cpu_ns, 0),
+            shown(per_second, 0),
+            times.unwrap_or_default(),
+            shown(p99_ms, 1)
         );
     }
 }

@@ -9,8 +9,8 @@ use mainspring_config::{Error as ConfigError, Report, redact_url};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::Brokers;
 use crate::url::KEY;
+use crate::{Brokers, Error};
 
 /// A broker URL as a field of a configuration: `memory://orders?group=ship`, `kafka://orders?group=ship`.
 ///
@@ -50,17 +50,30 @@ impl BrokerUrl {
 
     /// Reports what keeps `brokers` from opening it. Nothing is connected to.
     pub fn check(&self, brokers: &Brokers, report: &mut Report) {
-        let Err(error) = brokers.check(self) else { return };
+        if let Err(error) = brokers.check(self) {
+            self.report("", &error, report);
+        }
+    }
+
+    /// Reports, of the value at `key`, what keeps `brokers` from subscribing to it though it may be published to: see
+    /// [`Brokers::check_subscriber`]. What [`check`](Self::check) reports is not said twice.
+    pub fn check_subscriber(&self, key: &str, brokers: &Brokers, report: &mut Report) {
+        if let (Ok(()), Err(error)) = (brokers.check(self), brokers.check_subscriber(self)) {
+            self.report(key, &error, report);
+        }
+    }
+
+    fn report(&self, at: &str, error: &Error, report: &mut Report) {
         let mut causes = std::iter::successors(error.source(), |&cause| cause.source());
         match causes.find_map(|cause| cause.downcast_ref::<ConfigError>()) {
             Some(fault) => {
                 for problem in fault.problems() {
                     let key = if problem.key == KEY { String::new() } else { format!("{}: ", problem.key) };
                     let what = format!("`{self}`: {key}{}", problem.what);
-                    report.fault("", what, problem.hint.clone().unwrap_or_default());
+                    report.fault(at, what, problem.hint.clone().unwrap_or_default());
                 }
             }
-            None => report.fault("", format!("`{self}`: {error}"), ""),
+            None => report.fault(at, format!("`{self}`: {error}"), ""),
         }
     }
 }

@@ -62,6 +62,14 @@ impl Brokers {
         self.opener(&url)?.check(&url)
     }
 
+    /// The same for a URL that is to be subscribed to: `kafka://orders` needs a group for that, and none to publish.
+    ///
+    /// Fails with [`ErrorKind::Config`].
+    pub fn check_subscriber(&self, url: &str) -> Result<(), Error> {
+        let url = Url::parse(url)?;
+        self.opener(&url)?.check_subscriber(&url)
+    }
+
     /// Opens a publisher. Options that only concern subscribing, such as `group`, are ignored.
     ///
     /// Fails with [`ErrorKind::Config`] when the URL, its scheme or an option is wrong.

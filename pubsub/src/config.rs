@@ -11,7 +11,7 @@ use crate::{KafkaConfig, memory};
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend(
     "x-section" = "brokers",
-    "x-env-ignored" = ["KAFKA_PARTITION=the members of a group share its partitions, and keys choose where messages go"]
+    "x-env-ignored" = ["KAFKA_PARTITION=the members of a group share its partitions, and keys choose where messages go: take it out"]
 ))]
 pub struct BrokersConfig {
     /// Bounds on publishing, for every broker.

@@ -28,10 +28,15 @@ pub trait Opener: Debug + Send + Sync + 'static {
     ///
     /// # Contract
     /// No I/O, and no state. Fails with [`Config`](crate::ErrorKind::Config), and never where opening would succeed:
-    /// what only subscribing needs, such as a group, is for [`subscriber`](Self::subscriber) to ask for. A driver
-    /// without this method leaves every fault to be found by opening.
+    /// what only subscribing needs, such as a group, is for [`check_subscriber`](Self::check_subscriber) to ask for. A
+    /// driver without this method leaves every fault to be found by opening.
     fn check(&self, _url: &Url) -> Result<(), Error> {
         Ok(())
+    }
+
+    /// The same for a URL that is to be subscribed to, which may need more than one that is published to: a group, say.
+    fn check_subscriber(&self, url: &Url) -> Result<(), Error> {
+        self.check(url)
     }
 
     /// Opens a publisher. Connecting may be left to the first publish.

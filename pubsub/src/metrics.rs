@@ -84,13 +84,15 @@ pub(crate) enum Fate {
     Rejected,
     Returned,
     Lost,
+    /// Given up, and no dead letter could be made: it is held.
+    Stuck,
 }
 
 /// What a route counts.
 #[derive(Debug)]
 pub(crate) struct Handled {
     process: [Histogram; 6],
-    fates: [Counter; 6],
+    fates: [Counter; 7],
     pub(crate) inflight: Gauge,
     pub(crate) redelivered: Counter,
 }
@@ -170,7 +172,8 @@ impl Class {
 }
 
 impl Fate {
-    const ALL: [Self; 6] = [Self::Acked, Self::Retried, Self::DeadLettered, Self::Rejected, Self::Returned, Self::Lost];
+    const ALL: [Self; 7] =
+        [Self::Acked, Self::Retried, Self::DeadLettered, Self::Rejected, Self::Returned, Self::Lost, Self::Stuck];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -180,6 +183,7 @@ impl Fate {
             Self::Rejected => "rejected",
             Self::Returned => "returned",
             Self::Lost => "lost",
+            Self::Stuck => "stuck",
         }
     }
 }

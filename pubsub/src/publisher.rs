@@ -190,13 +190,19 @@ impl Shared {
 
     /// Checks the message against the broker's limits, and joins it to the trace it is published in.
     fn prepare(&self, message: &mut Message) -> Result<(), Error> {
+        let limits = &self.capabilities.limits;
         if !message.attributes.contains_key(TRACEPARENT)
             && let Some(trace) = correlation::current().trace
         {
             let traceparent = String::from_utf8_lossy(&trace.traceparent()).into_owned();
-            message.attributes.insert(TRACEPARENT.to_owned(), traceparent);
+            let size = message.size() + TRACEPARENT.len() + traceparent.len();
+            // What is as large as it may be is not refused for what it was not given.
+            if limits.message_bytes.is_none_or(|most| size <= most)
+                && limits.attributes.is_none_or(|most| message.attributes.len() < most)
+            {
+                message.attributes.insert(TRACEPARENT.to_owned(), traceparent);
+            }
         }
-        let limits = &self.capabilities.limits;
         let over = |what: &str, is: usize, limit: Option<usize>, unit: &str| match limit {
             Some(limit) if is > limit => {
                 let what = format!("the {what} {is} {unit}, the limit is {limit}");

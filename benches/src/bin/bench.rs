@@ -1,7 +1,8 @@
 //! The benches: `make bench`.
 //!
-//! `bench [http] [memory] [kafka]` runs these parts, without names all; `--rounds N` and `--seconds N` set how long,
-//! `--json FILE` also writes what was measured, with the machine's facts. Gates are not here: see `bin/gates.rs`.
+//! `bench [http] [memory] [kafka]` runs these parts, without names all; `bench B4 B5` runs these comparisons on Kafka.
+//! `--rounds N` and `--seconds N` set how long, `--json FILE` also writes what was measured, with the machine's facts.
+//! Gates are not here: see `bin/gates.rs`.
 
 use std::io;
 use std::process::ExitCode;
@@ -35,6 +36,8 @@ struct Options {
 }
 
 const PARTS: [&str; 3] = ["http", "memory", "kafka"];
+/// The comparisons that need a broker.
+const ON_KAFKA: [&str; 7] = ["B4", "B5", "B6", "B7", "B11", "B13", "exactly-once"];
 
 impl Options {
     fn read(args: Vec<String>) -> io::Result<Self> {
@@ -46,8 +49,11 @@ impl Options {
                 "--rounds" => options.rounds = number(args.next())?,
                 "--seconds" => options.seconds = number(args.next())? as u64,
                 "--json" => options.json = Some(args.next().ok_or(wrong("a file"))?),
-                part if PARTS.contains(&part) => options.parts.push(arg),
-                _ => return Err(wrong("http, memory, kafka, --rounds N, --seconds N or --json FILE")),
+                part if PARTS.contains(&part) || ON_KAFKA.contains(&part) => options.parts.push(arg),
+                _ => {
+                    let known = [&PARTS[..], &ON_KAFKA].concat().join(", ");
+                    return Err(wrong(&format!("{known}, --rounds N, --seconds N or --json FILE, and not `{arg}`")));
+                }
             }
         }
         Ok(options)
@@ -55,6 +61,11 @@ impl Options {
 
     fn wants(&self, part: &str) -> bool {
         self.parts.is_empty() || self.parts.iter().any(|wanted| wanted == part)
+    }
+
+    /// Those of the comparisons on Kafka that are to run.
+    fn on_kafka(&self) -> Vec<&'static str> {
+        ON_KAFKA.into_iter().filter(|name| self.wants("kafka") || self.wants(name)).collect()
     }
 }
 
@@ -72,8 +83,9 @@ fn run(options: &Options) -> io::Result<()> {
     if options.wants("memory") {
         note(&mut results, pubsub::in_process(options.rounds)?);
     }
-    if options.wants("kafka") {
-        on_kafka(&mut results, options.rounds)?;
+    let names = options.on_kafka();
+    if !names.is_empty() {
+        on_kafka(&mut results, &names, options.rounds)?;
     }
     if let Some(file) = &options.json {
         std::fs::write(file, format!("{:#}\n", json!({ "machine": machine, "results": results })))?;
@@ -82,17 +94,17 @@ fn run(options: &Options) -> io::Result<()> {
 }
 
 #[cfg(feature = "kafka")]
-fn on_kafka(results: &mut Map<String, Value>, rounds: usize) -> io::Result<()> {
+fn on_kafka(results: &mut Map<String, Value>, names: &[&str], rounds: usize) -> io::Result<()> {
     match pubsub::Kafka::find() {
-        Ok(kafka) => note(results, pubsub::on_kafka(&kafka, rounds)?),
-        Err(error) => println!("\nSKIPPED B4 to B7, B11 and B13 on Kafka: {error}"),
+        Ok(kafka) => note(results, pubsub::on_kafka(&kafka, names, rounds)?),
+        Err(error) => println!("\nSKIPPED {} on Kafka: {error}", names.join(", ")),
     }
     Ok(())
 }
 
 #[cfg(not(feature = "kafka"))]
-fn on_kafka(_: &mut Map<String, Value>, _: usize) -> io::Result<()> {
-    println!("\nSKIPPED B4 to B7, B11 and B13 on Kafka: built without the feature `kafka`");
+fn on_kafka(_: &mut Map<String, Value>, names: &[&str], _: usize) -> io::Result<()> {
+    println!("\nSKIPPED {} on Kafka: built without the feature `kafka`", names.join(", "));
     Ok(())
 }
 

@@ -4,14 +4,22 @@
 //! |---|---|
 //! | `memory.rs` | publish → handle → ack in one process: channels, the memory broker |
 //! | `keys.rs` | slow handlers and many keys: one at a time, in lanes |
-//! | `kafka.rs` | produce, produce over capacity, consume: the client, the kit |
+//! | `produce.rs` | produce, and over capacity: Kafka's own client, the kit |
+//! | `consume.rs` | consume at least once: Kafka's own client, the kit |
+//! | `exactly_once.rs` | consume and produce, at least once and exactly once |
 //! | `stopping.rs` | what a stop with thousands in flight loses and doubles |
 //! | `stalled.rs` | the memory of a consumer whose handlers stand still |
 
 #[cfg(feature = "kafka")]
+mod consume;
+#[cfg(feature = "kafka")]
+mod exactly_once;
+#[cfg(feature = "kafka")]
 mod kafka;
 mod keys;
 mod memory;
+#[cfg(feature = "kafka")]
+mod produce;
 #[cfg(feature = "kafka")]
 mod stalled;
 #[cfg(feature = "kafka")]
@@ -52,11 +60,20 @@ pub fn in_process(rounds: usize) -> io::Result<Rows> {
 /// # Errors
 /// When an arm fails.
 #[cfg(feature = "kafka")]
-pub fn on_kafka(kafka: &Kafka, rounds: usize) -> io::Result<Rows> {
-    let mut rows = kafka.run(rounds)?;
-    rows.push(("B7 on Kafka", keys::on_kafka(kafka, rounds)?));
-    rows.push(("B11", stopping::run(kafka, rounds)?));
-    rows.push(("B13", stalled::run(kafka, rounds)?));
+pub fn on_kafka(kafka: &Kafka, names: &[&str], rounds: usize) -> io::Result<Rows> {
+    let mut rows = Rows::new();
+    for name in names {
+        match *name {
+            "B4" => rows.extend(produce::run(kafka, rounds)?),
+            "B5" => rows.push(("B5", produce::over_capacity(kafka, rounds)?)),
+            "B6" => rows.push(("B6", consume::run(kafka, rounds)?)),
+            "B7" => rows.push(("B7 on Kafka", keys::on_kafka(kafka, rounds)?)),
+            "B11" => rows.push(("B11", stopping::run(kafka, rounds)?)),
+            "B13" => rows.push(("B13", stalled::run(kafka, rounds)?)),
+            "exactly-once" => rows.push(("exactly once", exactly_once::run(kafka, rounds)?)),
+            other => return Err(io::Error::other(format!("there is no comparison `{other}`"))),
+        }
+    }
     Ok(rows)
 }
 

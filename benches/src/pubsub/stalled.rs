@@ -1,35 +1,40 @@
 //! B13: what a consumer holds while its handlers stand still and the broker has far more for it.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use mainspring_pubsub::{Bytes, Failure, Router};
+use mainspring_config::ByteSize;
+use mainspring_pubsub::{Bytes, Failure, Message, Router};
 use rdkafka::consumer::{Consumer, StreamConsumer};
 
 use super::Running;
-use super::kafka::{Kafka, publish_all};
+use super::kafka::{Kafka, WINDOW, publish_all};
 use crate::machine;
 use crate::rounds::{Comparison, Row, Sample};
 
 /// Messages of 1 KiB that wait.
-const BACKLOG: usize = 200_000;
+const BACKLOG: usize = 1_000_000;
+const BYTES: usize = 1024;
+/// What the kit's router may hold.
+const HELD: ByteSize = ByteSize::mib(16);
 /// By then a client has fetched what it is going to.
 const FETCHING: Duration = Duration::from_secs(6);
 
 pub(super) fn run(kafka: &Kafka, rounds: usize) -> io::Result<Vec<Row>> {
     let topic = kafka.topic(4)?;
-    let publisher = kafka.publisher(&topic, 10_000)?;
-    kafka.block_on(publish_all(&publisher, 1024, BACKLOG))?;
+    let publisher = kafka.publisher(&topic, WINDOW)?;
+    kafka.block_on(publish_all(&publisher, BACKLOG, incompressible))?;
     let arm = |name: &'static str| {
         let topic = topic.clone();
         move || {
-            let mut sample = Sample::of(|| Ok(1))?;
+            let mut sample = Sample::of(|| Ok(0))?;
             sample.note = in_a_process(name, &topic)?;
             Ok(sample)
         }
     };
-    Comparison::new("B13: memory with a stalled handler, 200 000 messages of 1 KiB behind it")
+    Comparison::new("B13: memory with a stalled handler that may hold 16 MiB, 1 000 000 messages of 1 KiB behind it")
         .arm("StreamConsumer", arm("raw"))
         .arm("kit", arm("kit"))
         .run(rounds.min(2))
@@ -59,12 +64,25 @@ pub fn held(arm: &str, topic: &str) -> io::Result<()> {
             let from = kafka.subscriber(topic, &group)?;
             kafka.block_on(async {
                 let stalled = |_body: Bytes| std::future::pending::<Result<(), Failure>>();
-                let _running = Running::start(from, |from| Router::new().route("bench", from, stalled));
+                let _running = Running::start(from, |from| {
+                    Router::new().route("bench", from, stalled).prefetch(BACKLOG).max_bytes(HELD)
+                });
                 tokio::time::sleep(FETCHING).await;
                 report(before)
             })
         }
     }
+}
+
+/// A message that takes as much room in the client's buffers as it takes on the wire.
+fn incompressible() -> Message {
+    // Seeded anew each time.
+    let random = RandomState::new();
+    let mut body = Vec::with_capacity(BYTES);
+    while body.len() < BYTES {
+        body.extend(random.hash_one(body.len()).to_le_bytes());
+    }
+    Message::new(body)
 }
 
 fn report(before: u64) -> io::Result<()> {

@@ -39,13 +39,12 @@ fn stopped(kafka: &Kafka, life: impl Fn(&Kafka, &str, &str, &Seen) -> io::Result
     let messages = (0..MESSAGES).map(|number| Message::new(number.to_string()).with_key(number.to_string()));
     let published = kafka.block_on(publisher.publish_all(messages.collect()));
     published.into_iter().collect::<Result<Vec<_>, _>>().map_err(io::Error::other)?;
-    let mut sample = Sample::of(|| Ok(MESSAGES))?;
-    sample.took = life(kafka, &topic, &group, &seen)?;
+    let mut sample = Sample::of(|| Ok(0))?;
+    let took = life(kafka, &topic, &group, &seen)?.as_millis();
     let before: usize = lock(&seen).values().sum();
     rest(kafka, &topic, &group, &seen)?;
     let seen = lock(&seen);
     let (lost, twice) = (MESSAGES - seen.len(), seen.values().filter(|times| **times > 1).count());
-    let took = sample.took.as_millis();
     sample.note = format!("stopped in {took} ms after {before} of {MESSAGES}; {lost} lost, {twice} twice");
     Ok(sample)
 }

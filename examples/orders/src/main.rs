@@ -25,6 +25,7 @@ use crate::book::{Book, Entry, Order, Status};
 /// What can be configured, beside everything the kit brings.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-section" = "orders"))]
 struct Config {
     server: server::Config,
     brokers: BrokersConfig,
@@ -104,19 +105,33 @@ async fn ship(
 }
 
 fn main() -> ExitCode {
-    mainspring::app!().launch(run)
+    mainspring::app!().section::<Config>("orders").launch(run)
 }
 
 async fn run(config: Config) -> server::Result {
     let brokers = mainspring::brokers(&config.brokers)?;
     let events = brokers.publisher(config.publish.as_ref().unwrap_or(&config.topic)).await?;
-    let inbox = brokers.subscriber(config.subscribe.as_ref().unwrap_or(&config.topic)).await?;
+    let inbox = brokers.subscriber(config.source().1).await?;
 
     let book = Arc::new(Book::default());
     let shipping = Shipping { book: Arc::clone(&book), work: config.work.get() };
     let router = pubsub::Router::new().route("ship", inbox, ship).concurrency(64).with_state(shipping);
 
     SimpleServer::new(config.server).register(Orders { book, events }).daemon("ship", |cx| router.run(cx)).run().await
+}
+
+impl Config {
+    /// Where orders are read from, and which key says so.
+    fn source(&self) -> (&'static str, &BrokerUrl) {
+        self.subscribe.as_ref().map_or(("topic", &self.topic), |url| ("subscribe", url))
+    }
+}
+
+impl config::Check for Config {
+    fn check(&self, report: &mut config::Report) {
+        let (key, url) = self.source();
+        mainspring::check_subscriber_url(key, url, &self.brokers, report);
+    }
 }
 
 impl Default for Config {

@@ -41,11 +41,13 @@
 //!   behind it: a [`Router`](mainspring_pubsub::Router) does that.
 //! - **Rejected** messages: Kafka has no dead letters, so that answers [`Unsupported`](mainspring_pubsub::ErrorKind::Unsupported),
 //!   and the message comes again after ten seconds. A [`Router`](mainspring_pubsub::Router) that was given no other place
-//!   publishes them to the topic `<topic>.dead`; it makes that topic when it starts, with the broker's defaults, and does
-//!   not start where it neither is there nor can be made.
+//!   publishes them to the topic `<topic>.dead`; it makes that topic when it starts, with the broker's defaults and room for
+//!   the source's largest messages, and does not start where it neither is there nor can be made. Only that topic's own
+//!   `max.message.bytes` limits dead letters. One over it is held, and tried again until somebody has raised the limit;
+//!   its partition goes on meanwhile, and pauses when it is 10,000 messages ahead.
 //! - **Published** messages are confirmed by all replicas in sync, without duplicates by the client's retries, and stand
 //!   in the partition in which Kafka's own clients would put their key.
-
+//!
 //! # Exactly once
 //! A [`Router`](mainspring_pubsub::Router) that is `exactly_once` has what a handler leaves in its
 //! [`Outbox`](mainspring_pubsub::Outbox) published, and its message's position committed, in one Kafka transaction.
@@ -82,20 +84,20 @@ mod startup;
 mod topics;
 mod tracker;
 
-use mainspring_pubsub::driver::Capabilities;
+use mainspring_pubsub::driver::{Capabilities, Limits};
 
 pub use opener::{Opener, opener};
 
 pub(crate) const SYSTEM: &str = "kafka";
 
 /// What Kafka can do. `replay` says that a new group begins with what is there.
-fn capabilities(replay: bool) -> Capabilities {
+fn capabilities(replay: bool, limits: Limits) -> Capabilities {
     let mut can = Capabilities::default();
     can.nack = true;
     can.ordered_by_key = true;
     can.attempts = true;
     can.replay = replay;
     can.transactions = true;
-    can.limits = publisher::limits();
+    can.limits = limits;
     can
 }

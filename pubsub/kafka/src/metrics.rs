@@ -1,14 +1,16 @@
-//! What consumers tell about themselves: how far behind they are, and how often partitions moved. Families are
-//! process-wide, as the registry is.
+//! What consumers tell about themselves: how far behind they are, how often partitions moved, and how their transactions
+//! end. Families are process-wide, as the registry is.
 
 use std::collections::BTreeSet;
 use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::Duration;
 
 use mainspring_observe::metrics::registry;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 
 use crate::SYSTEM;
 
@@ -18,7 +20,12 @@ struct Families {
     lag: Family<PartitionLabels, Gauge>,
     assigned: Family<GroupLabels, Gauge>,
     rebalances: Family<GroupLabels, Counter>,
+    transactions: Family<TransactionLabels, Histogram, fn() -> Histogram>,
+    published: Family<GroupLabels, Counter>,
 }
+
+/// Seconds. Some ten milliseconds are usual; a broker that is gone is waited for.
+const TRANSACTION_BUCKETS: [f64; 10] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct PartitionLabels {
@@ -35,6 +42,23 @@ struct GroupLabels {
     messaging_consumer_group_name: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct TransactionLabels {
+    messaging_system: &'static str,
+    messaging_destination_name: String,
+    messaging_consumer_group_name: String,
+    outcome: &'static str,
+}
+
+/// How a transaction ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum TransactionEnd {
+    Committed,
+    Aborted,
+    /// Nobody told us.
+    Unclear,
+}
+
 /// What one consumer counts. Its partitions leave the metrics with it.
 #[derive(Debug)]
 pub(crate) struct Consumed {
@@ -47,11 +71,7 @@ pub(crate) struct Consumed {
 
 impl Consumed {
     pub(crate) fn new(topic: &str, group: &str) -> Self {
-        let labels = GroupLabels {
-            messaging_system: SYSTEM,
-            messaging_destination_name: topic.to_owned(),
-            messaging_consumer_group_name: group.to_owned(),
-        };
+        let labels = GroupLabels::new(topic, group);
         Self {
             topic: topic.to_owned(),
             group: group.to_owned(),
@@ -84,6 +104,25 @@ impl Consumed {
         }
     }
 
+    /// A transaction that took so long has ended; with it `messages` were published, if it was committed.
+    pub(crate) fn transaction(&self, end: TransactionEnd, took: Duration, messages: usize) {
+        let outcome = match end {
+            TransactionEnd::Committed => "committed",
+            TransactionEnd::Aborted => "aborted",
+            TransactionEnd::Unclear => "unclear",
+        };
+        let labels = TransactionLabels {
+            messaging_system: SYSTEM,
+            messaging_destination_name: self.topic.clone(),
+            messaging_consumer_group_name: self.group.clone(),
+            outcome,
+        };
+        FAMILIES.transactions.get_or_create(&labels).observe(took.as_secs_f64());
+        if matches!(end, TransactionEnd::Committed) {
+            FAMILIES.published.get_or_create(&GroupLabels::new(&self.topic, &self.group)).inc_by(messages as u64);
+        }
+    }
+
     fn forget(&self, partition: i32) {
         self.assigned.dec();
         FAMILIES.lag.remove(&self.labels(partition));
@@ -99,6 +138,16 @@ impl Consumed {
     }
 }
 
+impl GroupLabels {
+    fn new(topic: &str, group: &str) -> Self {
+        Self {
+            messaging_system: SYSTEM,
+            messaging_destination_name: topic.to_owned(),
+            messaging_consumer_group_name: group.to_owned(),
+        }
+    }
+}
+
 impl Drop for Consumed {
     fn drop(&mut self) {
         let known = std::mem::take(self.partitions.get_mut().unwrap_or_else(PoisonError::into_inner));
@@ -108,11 +157,21 @@ impl Drop for Consumed {
 
 impl Families {
     fn register() -> Self {
-        let families = Self { lag: Family::default(), assigned: Family::default(), rebalances: Family::default() };
+        let families = Self {
+            lag: Family::default(),
+            assigned: Family::default(),
+            rebalances: Family::default(),
+            transactions: Family::new_with_constructor(|| Histogram::new(TRANSACTION_BUCKETS)),
+            published: Family::default(),
+        };
         let all = registry();
         all.register("pubsub_lag", "Messages that a group has not handled yet", families.lag.clone());
         all.register("pubsub_partitions", "Partitions that are read here", families.assigned.clone());
         all.register("pubsub_rebalances", "Times that partitions came or went", families.rebalances.clone());
+        let help = "How long transactions took, by their end; their number is this one's count";
+        all.register("pubsub_transaction_duration_seconds", help, families.transactions.clone());
+        let help = "Messages published in transactions that were committed";
+        all.register("pubsub_transaction_messages", help, families.published.clone());
         families
     }
 }

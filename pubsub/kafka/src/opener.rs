@@ -42,6 +42,10 @@ impl driver::Opener for Opener {
         Options::new(url, &self.kafka).map(drop)
     }
 
+    fn check_subscriber(&self, url: &Url) -> Result<(), Error> {
+        Options::new(url, &self.kafka)?.expect_group(url).map(drop)
+    }
+
     async fn publisher(&self, url: &Url) -> Result<Box<dyn driver::Publisher>, Error> {
         let options = self.options(url)?;
         Ok(Box::new(KafkaPublisher::open(options, self.publish_timeout).await?))
@@ -60,7 +64,7 @@ impl driver::Opener for Opener {
     }
 
     async fn create_topic(&self, url: &Url) -> Result<(), Error> {
-        topics::create(&self.options(url)?).await
+        topics::create(&self.options(url)?, None).await
     }
 
     async fn delete_topic(&self, url: &Url) -> Result<(), Error> {

@@ -5,9 +5,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use mainspring_config as config;
-use mainspring_pubsub::driver::Url;
+use mainspring_pubsub::driver::{Limits, Url};
 use mainspring_pubsub::{Error, KafkaConfig};
 
+use crate::publisher;
 use crate::security::Security;
 
 const KNOWN: [&str; 11] = [
@@ -52,6 +53,8 @@ pub(crate) struct Options {
     pub(crate) client_id: String,
     pub(crate) compression: String,
     pub(crate) linger: Duration,
+    /// Of what is published.
+    pub(crate) limits: Limits,
     /// `None` for as often as there is time.
     pub(crate) max_retry: Option<u32>,
     /// What tells this member of the group from the others, and stays when it is started again.
@@ -156,6 +159,7 @@ impl Options {
             client_id: url.option("client_id").unwrap_or("mainspring").to_owned(),
             compression: compression.to_owned(),
             linger: duration(url, "linger", Duration::from_millis(5))?,
+            limits: publisher::limits(),
             max_retry: config.max_retry,
             instance: url.option("instance").map(str::to_owned),
         })

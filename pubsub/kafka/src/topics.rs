@@ -5,7 +5,7 @@ use std::thread;
 
 use mainspring_pubsub::{Error, ErrorKind};
 use rdkafka::ClientContext;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication, TopicResult};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication, TopicResult};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
@@ -15,18 +15,32 @@ use crate::options::Options;
 
 /// So many partitions and replicas as the broker gives to topics about which nobody has said anything.
 const BROKERS_CHOICE: i32 = -1;
+const LARGEST: &str = "max.message.bytes";
 
 /// A client for administration, which takes a tenth of a second to drop.
 struct Admin(Option<AdminClient<AdminCx>>);
 
 struct AdminCx(Arc<Cause>);
 
-/// Makes the topic.
-pub(crate) async fn create(options: &Options) -> Result<(), Error> {
+/// Makes the topic. `largest` is how many bytes its messages may have, if not as many as the broker lets most topics have.
+pub(crate) async fn create(options: &Options, largest: Option<u32>) -> Result<(), Error> {
     let (admin, cause) = Admin::open(options)?;
-    let topic = NewTopic::new(&options.topic, BROKERS_CHOICE, TopicReplication::Fixed(BROKERS_CHOICE));
+    let largest = largest.map(|bytes| bytes.to_string());
+    let mut topic = NewTopic::new(&options.topic, BROKERS_CHOICE, TopicReplication::Fixed(BROKERS_CHOICE));
+    if let Some(largest) = &largest {
+        topic = topic.set(LARGEST, largest);
+    }
     let made = admin.client()?.create_topics([&topic], &limits(options)).await;
     done("create topic", options, &cause, made)
+}
+
+/// How many bytes messages of `topic` may have, where it has a limit of its own that can be seen.
+pub(crate) async fn own_limit(options: &Options, topic: &str) -> Option<u32> {
+    let (admin, _cause) = Admin::open(options).ok()?;
+    let described = admin.client().ok()?.describe_configs(&[ResourceSpecifier::Topic(topic)], &limits(options)).await;
+    let described = described.ok()?.pop()?.ok()?;
+    let limit = described.get(LARGEST).filter(|limit| !limit.is_default)?;
+    limit.value.as_ref()?.parse().ok()
 }
 
 /// Removes the topic, with what is in it.

@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use common::{Kafka, PATIENCE, close, next, publish, text};
 use mainspring_pubsub::{BrokersConfig, ErrorKind, Message};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Answer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 const TOPIC: &str = "orders";
@@ -123,6 +126,49 @@ async fn commits_and_fetches_that_fail_for_a_while_lose_nothing() {
     let delivery = next(&mut subscriber).await;
     assert_eq!(text(&delivery), "10", "what was acked before the close was committed");
     close(subscriber).await;
+}
+
+/// Nothing closes here, and no partition moves: it is the commit once a second that is refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_that_are_refused_meanwhile_are_made_again_and_without_notes_where_those_are_too_large() {
+    for answer in
+        [Answer::RD_KAFKA_RESP_ERR_INVALID_COMMIT_OFFSET_SIZE, Answer::RD_KAFKA_RESP_ERR_OFFSET_METADATA_TOO_LARGE]
+    {
+        let (mock, kafka) = mock();
+        publish(&kafka.publisher(TOPIC).await, 20, 20).await;
+        mock.request_errors(Api::OffsetCommit, &[answer]);
+        let url = format!("kafka://{TOPIC}?group=g&protocol=classic&session_timeout=6s");
+        let mut subscriber = kafka.subscriber(&url).await;
+        let mut held = Vec::new();
+        for number in 0..10 {
+            let delivery = next(&mut subscriber).await;
+            match number {
+                5 => held.push(delivery),
+                _ => delivery.ack().await.unwrap(),
+            }
+        }
+        let address = mock.bootstrap_servers();
+        let end = Instant::now() + PATIENCE;
+        while committed(&address).await != Offset::Offset(5) {
+            assert!(Instant::now() < end, "{answer:?}: {:?}", committed(&address).await);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        drop(held);
+        close(subscriber).await;
+    }
+}
+
+/// Where the group is, as the broker has it.
+async fn committed(address: &str) -> Offset {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", address).set("group.id", "g");
+    let asked = spawn_blocking(move || {
+        let client: BaseConsumer = config.create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition(TOPIC, 0);
+        client.committed_offsets(list, PATIENCE).unwrap().elements()[0].offset()
+    });
+    asked.await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,11 +3,17 @@
 mod common;
 
 use std::error::Error as _;
+use std::time::Duration;
 
 use common::{Kafka, close, next, publish, text, unique};
 use mainspring_daemon::{Context, PageRequest};
-use mainspring_pubsub::{Brokers, Error, ErrorKind, Failure, Message, Router, Text};
-use tokio::task::JoinSet;
+use mainspring_observe::metrics;
+use mainspring_pubsub::{Backoff, Brokers, Error, ErrorKind, Failure, Message, Policy, Router, Text};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout};
 
 async fn refuse_odd(Text(number): Text) -> Result<(), Failure> {
@@ -57,6 +63,90 @@ async fn rejected_messages_go_to_a_topic_that_is_made_for_them() {
     dead.sort();
     assert_eq!(dead, ["1", "1", "3", "3", "5", "5", "7", "7", "9", "9"]);
     close(letters).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_publish_beyond_our_own_limit_has_a_letter_too() {
+    let Some(kafka) = Kafka::up() else { return };
+    let topic = unique("large");
+    let limit = 3 << 20;
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &kafka.address).set("message.max.bytes", limit.to_string());
+    let admin: AdminClient<DefaultClientContext> = config.create().unwrap();
+    let limit = limit.to_string();
+    let new = NewTopic::new(&topic, 1, TopicReplication::Fixed(1)).set("max.message.bytes", &limit);
+    let made = admin.create_topics([&new], &AdminOptions::new()).await.unwrap();
+    assert!(made.iter().all(Result::is_ok), "{made:?}");
+    let (body, published) = (vec![b'1'; 2 << 20], topic.clone());
+    let sent = spawn_blocking(move || {
+        let foreign: BaseProducer = config.create().unwrap();
+        let record = BaseRecord::<str, [u8]>::to(&published).payload(&body);
+        foreign.send(record).map_err(|(error, _)| error).unwrap();
+        foreign.flush(common::PATIENCE).unwrap();
+    });
+    sent.await.unwrap();
+    let (trigger, _cx, mut tasks) = run(&kafka.brokers, &format!("kafka://{topic}?group={topic}")).await;
+    let mut letters = loop {
+        // It is made when the router starts.
+        match kafka.brokers.subscriber(&format!("kafka://{topic}.dead?group={topic}")).await {
+            Ok(letters) => break letters,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::NotFound, "{error}"),
+        }
+    };
+    let letter = next(&mut letters).await;
+    assert_eq!(letter.message().body.len(), 2 << 20);
+    assert!(letter.message().attributes["dead-letter-reason"].contains("number too large"), "{letter:?}");
+    letter.ack().await.unwrap();
+    close(letters).await;
+    trigger.request(Instant::now() + common::PATIENCE);
+    tasks.join_next().await.unwrap().unwrap().unwrap();
+}
+
+/// It is loud and counted, and lasts until somebody mends it: then the letter is made after all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_letter_that_its_topic_does_not_take_is_held_until_the_topic_does() {
+    let Some(kafka) = Kafka::up() else { return };
+    let topic = kafka.topic(1).await;
+    let dead = format!("{topic}.dead");
+    let config = ClientConfig::new().set("bootstrap.servers", &kafka.address).clone();
+    let admin: AdminClient<DefaultClientContext> = config.create().unwrap();
+    let new = NewTopic::new(&dead, 1, TopicReplication::Fixed(1)).set("max.message.bytes", "10000");
+    assert!(admin.create_topics([&new], &AdminOptions::new()).await.unwrap().iter().all(Result::is_ok));
+    let publisher = kafka.publisher(&topic).await;
+    let body: String = (0..20_000).map(|n| char::from(b'1' + (n * n % 89 % 9) as u8)).collect();
+    publisher.publish(Message::new(body.clone()).with_key("large")).await.unwrap();
+    publisher.publish(Message::new("2").with_key("small")).await.unwrap();
+
+    let url = format!("kafka://{topic}?group={topic}&compression=none");
+    let policy = Policy::default().backoff(Backoff::fixed(Duration::from_millis(100)));
+    let router = Router::new().route("stuck", kafka.subscriber(&url).await, refuse_odd).policy(policy.attempts(1));
+    let running = mainspring_testing::Running::start(router);
+    let count = |outcome: &str| {
+        let (text, outcome) = (metrics::text(&[metrics::registry()]), format!("outcome=\"{outcome}\""));
+        let mut lines =
+            text.lines().filter(|line| line.starts_with("pubsub_outcome_total{") && line.contains("route=\"stuck\""));
+        let line = lines.find(|line| line.contains(&outcome));
+        line.map_or(0, |line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap())
+    };
+    until(|| count("stuck") >= 3).await;
+    until(|| count("acked") == 1).await;
+
+    let raised = AlterConfig::new(ResourceSpecifier::Topic(&dead)).set("max.message.bytes", "100000");
+    assert!(admin.alter_configs(&[raised], &AdminOptions::new()).await.unwrap().iter().all(Result::is_ok));
+    let mut letters = kafka.subscriber(&format!("kafka://{dead}?group={dead}")).await;
+    let letter = next(&mut letters).await;
+    assert_eq!(text(&letter), body);
+    letter.ack().await.unwrap();
+    close(letters).await;
+    running.stop().await;
+}
+
+async fn until(fact: impl Fn() -> bool) {
+    let end = Instant::now() + common::PATIENCE;
+    while !fact() {
+        assert!(Instant::now() < end, "{}", metrics::text(&[metrics::registry()]));
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]

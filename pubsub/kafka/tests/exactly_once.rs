@@ -10,6 +10,7 @@ use std::time::Duration;
 use common::private::Private;
 use common::{Kafka, publish, unique};
 use mainspring_daemon::{Context, Trigger};
+use mainspring_observe::metrics;
 use mainspring_pubsub::{Backoff, Error, ErrorKind, Failure, Message, Outbox, Policy, Publisher, Router, State, Text};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -171,7 +172,18 @@ async fn members_that_come_and_go_publish_each_output_once() {
         }
         assert_exactly_once(&kafka.address, &to, 2, 3_000).await;
         first.stop().await;
+        // They are told of, too: all members of this process count in one place.
+        assert_eq!(metric("pubsub_transaction_messages_total", &from, ""), 3_000);
+        assert!(metric("pubsub_transaction_duration_seconds_count", &from, "outcome=\"committed\"") > 0);
     }
+}
+
+/// What a metric of the topic has come to.
+fn metric(name: &str, topic: &str, label: &str) -> u64 {
+    let text = metrics::text(&[metrics::registry()]);
+    let mut lines = text.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(topic));
+    let line = lines.find(|line| line.contains(label)).unwrap_or_else(|| panic!("no {name}: {text}"));
+    line.rsplit_once(' ').unwrap().1.parse().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -80,3 +80,14 @@ async fn unknown_options_and_missing_groups_are_faults_of_the_configuration() {
         assert_eq!(kafka.brokers.subscriber(url).await.unwrap_err().kind(), ErrorKind::Config, "{url}");
     }
 }
+
+#[test]
+fn a_missing_group_is_found_without_connecting_and_only_where_one_is_needed() {
+    let brokers = Kafka::at("127.0.0.1:1").brokers;
+    brokers.check("kafka://orders").unwrap();
+    let error = brokers.check_subscriber("kafka://orders").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    let said = std::error::Error::source(&error).unwrap().to_string();
+    assert!(said.contains("the option `group` is missing"), "{said}");
+    brokers.check_subscriber("kafka://orders?group=ship").unwrap();
+}

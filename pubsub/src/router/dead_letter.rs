@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use crate::Message;
 use crate::delivery::Position;
-use crate::driver::Endpoint;
+use crate::driver::{Endpoint, Limits};
 
 /// The longest reason that is kept, in bytes: attributes have limits.
 const MAX_REASON: usize = 1024;
+
+const REASON: &str = "dead-letter-reason";
 
 /// A message that was given up, as [`Router::on_dead_letter`](crate::Router::on_dead_letter) sees it.
 #[derive(Debug)]
@@ -30,17 +32,78 @@ pub struct DeadLetter<'a> {
 pub(super) struct Watcher(pub(super) Arc<dyn Fn(&DeadLetter<'_>) + Send + Sync>);
 
 impl DeadLetter<'_> {
-    /// The message to publish: the original, and why it is here.
-    pub(super) fn letter(&self, source: &Endpoint) -> Message {
-        let reason = &self.reason[..self.reason.floor_char_boundary(MAX_REASON)];
-        let letter = self.message.clone();
-        let letter = letter.with_attribute("dead-letter-reason", reason);
-        let letter = letter.with_attribute("dead-letter-attempts", self.attempts.to_string());
-        let letter = letter.with_attribute("dead-letter-route", self.route);
-        let letter = letter.with_attribute("dead-letter-source", format!("{}://{}", source.system, source.destination));
-        match self.position {
-            Some(position) => letter.with_attribute("dead-letter-position", position.to_string()),
-            None => letter,
+    /// The message to publish: the original, and why it is here, as far as the limits leave room for that. What could be
+    /// published once can so be published again, however large it is.
+    pub(super) fn letter(&self, source: &Endpoint, limits: &Limits) -> Message {
+        let mut letter = self.message.clone();
+        add(&mut letter, limits, "dead-letter-attempts", self.attempts.to_string());
+        if let Some(position) = self.position {
+            add(&mut letter, limits, "dead-letter-position", position.to_string());
         }
+        let reason = self.short_reason(&letter, limits).to_owned();
+        add(&mut letter, limits, REASON, reason);
+        add(&mut letter, limits, "dead-letter-route", self.route.to_owned());
+        add(&mut letter, limits, "dead-letter-source", format!("{}://{}", source.system, source.destination));
+        letter
+    }
+
+    /// As much of the reason as there is room for.
+    fn short_reason(&self, letter: &Message, limits: &Limits) -> &str {
+        let room = limits.message_bytes.map_or(MAX_REASON, |most| most.saturating_sub(letter.size() + REASON.len()));
+        &self.reason[..self.reason.floor_char_boundary(room.min(MAX_REASON))]
+    }
+}
+
+/// Sets an attribute if the message can still be published with it.
+fn add(letter: &mut Message, limits: &Limits, name: &str, value: String) {
+    let before = letter.attributes.insert(name.to_owned(), value);
+    let is_over = |is: usize, limit: Option<usize>| limit.is_some_and(|most| is > most);
+    if is_over(letter.size(), limits.message_bytes) || is_over(letter.attributes.len(), limits.attributes) {
+        match before {
+            Some(before) => letter.attributes.insert(name.to_owned(), before),
+            None => letter.attributes.remove(name),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(message: &Message, limits: &Limits) -> Message {
+        let position = Some(Position::new(3, 42));
+        let dead = DeadLetter { message, reason: "ありがとう, but no", attempts: 5, position, route: "ship" };
+        dead.letter(&Endpoint::new("kafka", "orders"), limits)
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_left_out_and_the_original_never_is() {
+        let original = Message::new("body").with_key("k").with_attribute("note", "☺");
+        let all = letter(&original, &Limits::default());
+        assert_eq!(all.attributes.len(), 6);
+        assert_eq!(all.attributes[REASON], "ありがとう, but no");
+        let mut most = 0;
+        for room in 0..=all.size() - original.size() {
+            let limits = Limits { message_bytes: Some(original.size() + room), ..Limits::default() };
+            let letter = letter(&original, &limits);
+            assert!(letter.size() <= original.size() + room);
+            assert_eq!(
+                (&letter.body, &letter.key, &letter.attributes["note"]),
+                (&all.body, &all.key, &all.attributes["note"])
+            );
+            assert!(all.attributes[REASON].starts_with(letter.attributes.get(REASON).map_or("", String::as_str)));
+            most = most.max(letter.attributes.len());
+        }
+        assert_eq!(most, 6);
+    }
+
+    #[test]
+    fn attributes_are_counted_too_and_those_of_an_earlier_letter_make_room() {
+        let original = Message::new("body").with_attribute("note", "☺");
+        let limits = Limits { attributes: Some(3), ..Limits::default() };
+        let first = letter(&original, &limits);
+        assert_eq!(first.attributes.len(), 3);
+        let again = letter(&first.with_attribute("dead-letter-attempts", "1"), &limits);
+        assert_eq!((again.attributes.len(), again.attributes["dead-letter-attempts"].as_str()), (3, "5"));
     }
 }

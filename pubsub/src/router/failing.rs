@@ -17,7 +17,11 @@ use crate::driver::Outgoing;
 use crate::error::Chain;
 use crate::failure::Verdict;
 use crate::metrics::Fate;
-use crate::{Confirmation, DecodeError, Delivery, Failure, Undecodable};
+use crate::{Confirmation, DecodeError, Delivery, Error, Failure, Undecodable};
+
+/// What keeps a dead letter from being made, for good, is for people to mend.
+const WILL_NOT_PASS: &str = ": this does not pass by itself. Until the place for dead letters takes it (see its limit on \
+     the size of messages, and its permissions), its key waits behind it";
 
 impl Lane {
     /// Has the message tried again or given up, as the policy says.
@@ -45,7 +49,7 @@ impl Lane {
         if !reject && !last {
             let pause = after.unwrap_or_else(|| shared.policy.backoff.pause(attempt));
             warn!(route, message_id = %id, attempt, error = chain, retry_in = ?pause, "handler failed; message will be tried again");
-            return self.retry(shared, pause);
+            return self.retry(shared, pause, Fate::Retried);
         }
         let field = failure.error().downcast_ref::<DecodeError>().map(DecodeError::field);
         error!(route, message_id = %id, attempt, error = chain, field, "message is given up");
@@ -53,14 +57,14 @@ impl Lane {
     }
 
     /// Has a message come again after a pause: from the broker if it can do that, else from here.
-    fn retry(&mut self, shared: &Shared, pause: Duration) {
+    fn retry(&mut self, shared: &Shared, pause: Duration, fate: Fate) {
         if shared.capabilities.nack_delay {
-            self.settle(shared, Fate::Retried, |delivery| delivery.nack_after(pause));
+            self.settle(shared, fate, |delivery| delivery.nack_after(pause));
             return;
         }
         let Some(work) = self.work.take() else { return };
         match shared.board.delay(self.index, work.job, Instant::now() + pause) {
-            None => shared.metrics.fate(Fate::Retried),
+            None => shared.metrics.fate(fate),
             Some(job) => {
                 self.settle_job(shared, job, Fate::Returned, Delivery::release);
             }
@@ -81,7 +85,7 @@ impl Lane {
             position: work.job.delivery.position(),
             route: shared.route,
         };
-        let mut letter = letter.letter(&shared.source);
+        let mut letter = letter.letter(&shared.source, &to.capabilities().limits);
         if shared.exactly_once && to.prepare(&mut letter).is_ok() {
             let outbox = vec![Outgoing::new(to.endpoint(), letter)];
             let commit = |delivery: Delivery| delivery.commit(outbox);
@@ -107,21 +111,24 @@ impl Lane {
         let reason = burial.take().map(|burial| burial.reason).unwrap_or_default();
         correlation::with(&correlation, || match result {
             Ok(()) => self.settle_unhandled(shared, Fate::DeadLettered, &reason, Delivery::ack),
-            Err(error) => self.keep_unburied(shared, &Chain(&error).to_string()),
+            Err(error) => self.keep_unburied(shared, &error),
         });
         Poll::Ready(())
     }
 
     /// No dead letter could be made: the message stays where it came from.
-    fn keep_unburied(&mut self, shared: &Shared, error: &str) {
+    fn keep_unburied(&mut self, shared: &Shared, cause: &Error) {
         let Some(Work { job, .. }) = &self.work else { return };
         let (route, id) = (shared.route, &job.delivery.message().id);
+        let error = Chain(cause).to_string();
         if shared.board.is_draining() {
             warn!(route, message_id = %id, error, "no dead letter was made; message is returned");
             self.settle(shared, Fate::Returned, Delivery::release);
         } else {
-            error!(route, message_id = %id, error, "no dead letter was made; message will be tried again");
-            self.retry(shared, shared.policy.backoff.max);
+            let pause = shared.policy.backoff.max;
+            let hint = if cause.is_retryable() { "" } else { WILL_NOT_PASS };
+            error!(route, message_id = %id, error, retry_in = ?pause, "no dead letter was made; message is held and will be tried again{hint}");
+            self.retry(shared, pause, Fate::Stuck);
         }
     }
 

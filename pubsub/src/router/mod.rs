@@ -221,8 +221,10 @@ impl<S: 'static> Router<S> {
     }
 
     /// Where dead letters are published, with their original id, key, attributes and body, and why they are there in
-    /// the attributes `dead-letter-reason`, `-attempts`, `-position`, `-source` and `-route`. A message is only taken
-    /// from its source once its dead letter is confirmed; until then it is tried again.
+    /// the attributes `dead-letter-reason`, `-attempts`, `-position`, `-source` and `-route`, as far as the limits of the
+    /// broker leave room for those. A message is only taken from its source once its dead letter is confirmed; until
+    /// then it is held, keeps back those of its key, and is tried again after [`Backoff::max`](crate::Backoff::max):
+    /// each time is an error in the log, and counts as `pubsub_outcome_total{outcome="stuck"}`.
     ///
     /// Without one it is up to the broker. One that keeps dead letters itself is told to reject the message:
     /// `memory://orders` keeps it in `memory://orders.dead`. For one that does not, the router opens the place that goes

@@ -85,6 +85,10 @@ impl driver::Opener for Observed {
         driver::Opener::check(&self.broker, url)
     }
 
+    fn check_subscriber(&self, url: &Url) -> Result<(), Error> {
+        driver::Opener::check_subscriber(&self.broker, url)
+    }
+
     async fn publisher(&self, url: &Url) -> Result<Box<dyn driver::Publisher>, Error> {
         self.check(url)?;
         Ok(Box::new(self.publisher_driver(url.name())))

@@ -225,6 +225,26 @@ fn urls_without_a_name_or_a_driver_are_found_by_the_check() {
 }
 
 #[test]
+fn what_only_a_subscriber_needs_is_missed_where_orders_are_read_from() {
+    let check = |env: &[(&str, &str)]| {
+        let env = [&[("KAFKA_BROKER_HOSTS", "localhost:9092")], env].concat();
+        output(&env, &["--check-config"])
+    };
+    let (without, with) = ("kafka://orders", "kafka://orders?group=ship");
+    for (env, key) in [(vec![("ORDERS_TOPIC", without)], "topic"), (vec![("ORDERS_SUBSCRIBE", without)], "subscribe")] {
+        let output = check(&env);
+        let expected = format!("{key} (env ORDERS_{}): `{without}`: ", key.to_uppercase());
+        assert_eq!(output.code, Some(78));
+        // Whether the driver is there depends on what else is built with this program.
+        let said = ["the option `group` is missing;", "the driver of `kafka` is not in this program;"];
+        assert!(said.iter().any(|said| output.stderr.starts_with(&format!("{expected}{said}"))), "{}", output.stderr);
+        assert_eq!(output.stderr.lines().count(), 1, "{}", output.stderr);
+    }
+    let apart = check(&[("ORDERS_PUBLISH", without), ("ORDERS_SUBSCRIBE", with)]);
+    assert!(apart.code == Some(0) || apart.stderr.contains("is not in this program"), "{}", apart.stderr);
+}
+
+#[test]
 fn a_password_in_a_url_is_shown_by_no_fault_and_not_by_the_printed_configuration() {
     for url in ["kfka://bob:hunter2@host/orders", "kafka://bob:hunter2@host/orders?grup=x", "bob:hunter2@host"] {
         let output = output(&[("ORDERS_TOPIC", url)], &["--check-config"]);

@@ -34,6 +34,13 @@ pub(super) struct Step {
     pub(super) outboxes: Vec<Arc<Vec<Outgoing>>>,
 }
 
+impl Batch {
+    /// How many messages are published with it.
+    pub(super) fn messages(&self) -> usize {
+        self.0.iter().flat_map(|step| &step.outboxes).map(|outbox| outbox.len()).sum()
+    }
+}
+
 impl Held {
     /// Keeps what was left with message `number`; answers its bytes, and what tells when it is committed.
     pub(super) fn keep(&mut self, number: u64, outbox: Vec<Outgoing>) -> (usize, Confirmation) {

@@ -1,13 +1,34 @@
 //! Messages in: an operating system's thread for each consumer fetches, commits and answers rebalances; the subscriber
 //! hands out what it has fetched.
+//!
+//! | file | |
+//! |---|---|
+//! | `worker.rs` | the thread's work, round by round |
+//! | `fetch.rs` | how messages come |
+//! | `feed.rs`, `state.rs`, `partition.rs` | where they lie, and how many |
+//! | `lend.rs`, `lease.rs` | how they are handed out and settled |
+//! | `commits.rs` | when an offset is committed |
+//! | `rebalance.rs`, `left.rs` | what happens when partitions come and go |
+//! | `leave.rs` | how a consumer leaves its group |
+//! | `exactly_once.rs`, `batch.rs`, `transactions.rs`, `anew.rs` | commits together with what handlers publish |
+//! | `context.rs` | what the client says besides |
 
+mod anew;
 mod batch;
+mod commits;
 mod context;
 mod exactly_once;
 mod feed;
+mod fetch;
 mod lease;
+mod leave;
+mod left;
+mod lend;
 mod partition;
+mod rebalance;
 mod state;
+#[cfg(test)]
+mod tests;
 mod transactions;
 mod worker;
 
@@ -25,11 +46,12 @@ use tokio::sync::oneshot;
 use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
-use crate::SYSTEM;
 use crate::error::error;
 use crate::instance::{self, Claim, Names};
 use crate::options::{Options, Reset};
-use feed::{Feed, Nothing};
+use crate::{SYSTEM, publisher};
+use feed::Feed;
+use lend::Nothing;
 use transactions::Transactions;
 
 /// How long a consumer that was dropped, and not closed, may take to leave its group.
@@ -165,7 +187,7 @@ impl driver::Subscriber for KafkaSubscriber {
     }
 
     fn capabilities(&self) -> Capabilities {
-        crate::capabilities(self.replay)
+        crate::capabilities(self.replay, publisher::limits())
     }
 
     fn endpoint(&self) -> Endpoint {

@@ -36,6 +36,8 @@ const FULL_PAUSE: Duration = Duration::from_millis(5);
 pub(super) struct Transactions {
     producer: ThreadedProducer<TransactionsCx>,
     pending: Option<Pending>,
+    /// When the last one began.
+    began: Instant,
     pub(super) claim: Arc<Claim>,
 }
 
@@ -83,6 +85,8 @@ impl Transactions {
     /// Makes a producer and registers its name: what an earlier owner of the name has left open is ended.
     pub(super) fn open(options: &Options, claim: Arc<Claim>, deadline: Instant) -> Result<Self, Error> {
         let cause = Arc::new(Cause::default());
+        // What is published was checked by the publishers that it was left with, dead letters' among them.
+        let options = &Options { limits: publisher::letter_limits(), ..options.clone() };
         let mut config = publisher::config(options);
         config
             .set("transactional.id", claim.name())
@@ -93,7 +97,7 @@ impl Transactions {
         let producer: ThreadedProducer<_> = producer.map_err(|cause| from_creation(&cause))?;
         loop {
             match producer.init_transactions(STEP) {
-                Ok(()) => return Ok(Self { producer, pending: None, claim }),
+                Ok(()) => return Ok(Self { producer, pending: None, began: Instant::now(), claim }),
                 Err(KafkaError::Transaction(failed)) if failed.is_retriable() && Instant::now() < deadline => {
                     if let Some(refused) = cause.refused() {
                         return Err(refused);
@@ -119,6 +123,11 @@ impl Transactions {
         self.pending.is_some()
     }
 
+    /// How long ago the last one began.
+    pub(super) fn took(&self) -> Duration {
+        self.began.elapsed()
+    }
+
     /// Publishes and commits a batch. None may be pending.
     pub(super) fn run(
         &mut self,
@@ -126,6 +135,7 @@ impl Transactions {
         consumer: &BaseConsumer<ConsumerCx>,
         deadline: Instant,
     ) -> Result<Done, Fault> {
+        self.began = Instant::now();
         self.producer.begin_transaction().map_err(|cause| unclear(&cause))?;
         let abort = self.fill(&batch, consumer, deadline)?.err();
         self.pending = Some(Pending { batch, abort });

@@ -4,14 +4,15 @@ mod producer;
 mod slots;
 
 use std::fmt;
-use std::pin::pin;
+use std::future::ready;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use mainspring_pubsub::driver::{self, Capabilities, Endpoint, Receipt};
-use mainspring_pubsub::{Error, ErrorKind, Message, Position};
+use mainspring_pubsub::driver::{self, Capabilities, Endpoint, Limits, Receipt};
+use mainspring_pubsub::{Error, ErrorKind, Message, MessageId, Position};
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::BaseRecord;
@@ -28,8 +29,10 @@ use slots::{Answer, Slots, Ticket, Written};
 /// Bytes of body, key and attributes together: what brokers accept by default (1 MiB), less what records add.
 const MAX_MESSAGE_BYTES: usize = 1_000_000;
 const MAX_ATTRIBUTES: usize = 128;
-/// The client's own limit, which counts headers' framing too.
-const CLIENT_MESSAGE_BYTES: &str = "1040000";
+/// The same for dead letters: as much as a consumer can have received, so that only the topic's own limit remains.
+const MAX_LETTER_BYTES: usize = 100_000_000;
+/// What a record has besides, headers' framing and the id's header, as far as the client's own limit is concerned.
+const FRAMING_BYTES: usize = 40_000;
 /// What the client may hold. The publish window is the bound that is meant to be felt.
 const CLIENT_QUEUE_KIB: &str = "131072";
 
@@ -39,6 +42,7 @@ const PURGE: Duration = Duration::from_millis(500);
 pub(crate) struct KafkaPublisher {
     topic: String,
     endpoint: Endpoint,
+    limits: Limits,
     producer: Producer,
     slots: Arc<Slots>,
 }
@@ -70,7 +74,7 @@ impl KafkaPublisher {
         startup::check(options, &cause, |step| producer.fetch_metadata(&options.topic, step), || (), given_up)?;
         let mut endpoint = Endpoint::new(SYSTEM, &options.topic);
         endpoint.cluster = Some(producer.cluster(options));
-        Ok(Self { topic: options.topic.clone(), endpoint, producer, slots })
+        Ok(Self { topic: options.topic.clone(), endpoint, limits: options.limits.clone(), producer, slots })
     }
 
     /// Hands a message to the client; while its queue is full, after the next answers.
@@ -118,9 +122,9 @@ impl KafkaPublisher {
         }
     }
 
-    fn receipt(&self, message: &Message, answer: Answer) -> Result<Receipt, Error> {
+    fn receipt(&self, id: MessageId, answer: Answer) -> Result<Receipt, Error> {
         let Written { partition, offset } = answer.map_err(|code| from_delivery(code, &self.topic))?;
-        let receipt = Receipt::new(message.id.clone());
+        let receipt = Receipt::new(id);
         Ok(match (u32::try_from(partition), u64::try_from(offset)) {
             (Ok(partition), Ok(offset)) => receipt.with_position(Position::new(partition, offset)),
             _ => receipt,
@@ -143,24 +147,43 @@ impl KafkaPublisher {
 
 #[async_trait]
 impl driver::Publisher for KafkaPublisher {
-    async fn publish(&self, message: Message, deadline: Instant) -> Result<Receipt, Error> {
+    /// Not an `async fn`: its future would hold the message, several times over, for as long as it waits. Thousands of them
+    /// do, and what they hold is what they cost.
+    fn publish<'life, 'publish>(
+        &'life self,
+        message: Message,
+        deadline: Instant,
+    ) -> Pin<Box<dyn Future<Output = Result<Receipt, Error>> + Send + 'publish>>
+    where
+        'life: 'publish,
+        Self: 'publish,
+    {
         // The client answers for every message in the end, and the caller's own timer is set to `deadline`: another one
         // here would only be paid for.
-        let answer = self.send(&message, deadline).await?.await;
-        self.receipt(&message, answer)
+        match self.try_send(&message) {
+            Ok(Some(ticket)) => {
+                let id = message.id;
+                Box::pin(async move { self.receipt(id, ticket.await) })
+            }
+            Ok(None) => Box::pin(async move {
+                let answer = self.send(&message, deadline).await?.await;
+                self.receipt(message.id, answer)
+            }),
+            Err(refused) => Box::pin(ready(Err(refused))),
+        }
     }
 
     async fn publish_all(&self, batch: Vec<Message>, deadline: Instant) -> Vec<Result<Receipt, Error>> {
         let mut sent = Vec::with_capacity(batch.len());
         for message in batch {
             let ticket = self.send(&message, deadline).await;
-            sent.push((message, ticket));
+            sent.push((message.id, ticket));
         }
         let mut results = Vec::with_capacity(sent.len());
-        for (message, ticket) in sent {
+        for (id, ticket) in sent {
             results.push(match ticket {
                 Ok(ticket) => match timeout_at(deadline, ticket).await {
-                    Ok(answer) => self.receipt(&message, answer),
+                    Ok(answer) => self.receipt(id, answer),
                     Err(_) => Err(unconfirmed()),
                 },
                 Err(error) => Err(error),
@@ -192,7 +215,7 @@ impl driver::Publisher for KafkaPublisher {
     }
 
     fn capabilities(&self) -> Capabilities {
-        crate::capabilities(true)
+        crate::capabilities(true, self.limits.clone())
     }
 
     fn endpoint(&self) -> Endpoint {
@@ -209,6 +232,7 @@ impl fmt::Debug for KafkaPublisher {
 /// Settings of every producer.
 pub(crate) fn config(options: &Options) -> ClientConfig {
     let mut config = client::config(options);
+    let largest = options.limits.message_bytes.unwrap_or(MAX_LETTER_BYTES) + FRAMING_BYTES;
     config
         .set("enable.idempotence", "true")
         .set("acks", "all")
@@ -216,16 +240,23 @@ pub(crate) fn config(options: &Options) -> ClientConfig {
         .set("compression.type", &options.compression)
         // Where Kafka's own clients put a key.
         .set("partitioner", "murmur2_random")
-        .set("message.max.bytes", CLIENT_MESSAGE_BYTES)
+        .set("message.max.bytes", largest.to_string())
         .set("queue.buffering.max.kbytes", CLIENT_QUEUE_KIB);
     config
 }
 
 /// The limits of messages.
-pub(crate) fn limits() -> driver::Limits {
-    let mut limits = driver::Limits::default();
+pub(crate) fn limits() -> Limits {
+    let mut limits = Limits::default();
     limits.message_bytes = Some(MAX_MESSAGE_BYTES);
     limits.attributes = Some(MAX_ATTRIBUTES);
+    limits
+}
+
+/// The limits of dead letters, which have to have room for whatever was received.
+pub(crate) fn letter_limits() -> Limits {
+    let mut limits = Limits::default();
+    limits.message_bytes = Some(MAX_LETTER_BYTES);
     limits
 }
 

@@ -14,21 +14,21 @@ use super::unique;
 /// Kafka's own start takes ten seconds; a busy machine takes its time.
 const START: Duration = Duration::from_secs(90);
 
-const RUN: [&str; 2] = ["kafka.Kafka", "server.properties"];
+/// What `scripts/brokers.sh` starts its brokers with, too.
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/kafka.sh");
 
 pub struct Private {
     pub address: String,
     /// Where clients with a password are let in: `bob`, `s3cret`.
     pub guarded: String,
     folder: PathBuf,
-    jars: String,
     process: Child,
 }
 
 impl Private {
     /// Whether there is something to start.
     pub fn can_start() -> bool {
-        jars().is_some()
+        is_fetched()
     }
 
     /// Starts a broker with settings of its own. Needs what `scripts/brokers.sh up` has fetched.
@@ -71,22 +71,19 @@ impl Private {
     }
 
     fn launch(id: u16, voters: &str, client: u16, guarded: u16, settings: &str) -> Option<Self> {
-        let jars = format!("{}/*", jars()?.display());
+        if !is_fetched() {
+            return None;
+        }
         let folder = std::env::temp_dir().join(unique("kafka"));
         fs::create_dir(&folder).unwrap();
-        let properties = format!(
-            "process.roles=broker,controller\nnode.id={id}\ncontroller.quorum.voters={voters}\n\
-             controller.listener.names=CONTROLLER\nlog.dirs={}\nnum.partitions=1\noffsets.topic.num.partitions=1\n\
-             group.initial.rebalance.delay.ms=0\nbroker.session.timeout.ms=2000\nbroker.heartbeat.interval.ms=500\n\
-             {settings}\n",
-            folder.join("data").display()
+        let settings = format!(
+            "node.id={id}\ncontroller.quorum.voters={voters}\nnum.partitions=1\noffsets.topic.num.partitions=1\n\
+             broker.session.timeout.ms=2000\nbroker.heartbeat.interval.ms=500\n{settings}\n"
         );
-        fs::write(folder.join("server.properties"), properties).unwrap();
-        let format = ["kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", "server.properties"];
-        assert!(java(&jars, &folder, &format).status().unwrap().success(), "see {}/log", folder.display());
-        let process = java(&jars, &folder, &RUN).spawn().unwrap();
+        fs::write(folder.join("settings"), settings).unwrap();
+        let process = run(&folder);
         let (address, guarded) = (format!("127.0.0.1:{client}"), format!("127.0.0.1:{guarded}"));
-        Some(Self { address, guarded, folder, jars, process })
+        Some(Self { address, guarded, folder, process })
     }
 
     pub fn freeze(&self) {
@@ -110,7 +107,7 @@ impl Private {
 
     /// Starts again and does not wait: one of three does not answer before another is there.
     pub fn begin(&mut self) {
-        self.process = java(&self.jars, &self.folder, &RUN).spawn().unwrap();
+        self.process = run(&self.folder);
     }
 
     pub fn wait(&self) {
@@ -137,26 +134,29 @@ impl Drop for Private {
     }
 }
 
-fn java(jars: &str, folder: &Path, args: &[&str]) -> Command {
+/// Becomes the broker: a signal to the process reaches it.
+fn run(folder: &Path) -> Child {
     let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
-    let mut java = Command::new("java");
-    java.args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp", jars]).args(args).current_dir(folder);
-    java.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-    java
+    let mut command = Command::new(SCRIPT);
+    command.arg("run").arg(folder).env("KAFKA_CLUSTER_ID", "AAAAAAAAAAAAAAAAAAAAAQ");
+    command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
 }
 
-/// Where Kafka is. Without it the test is skipped, unless it is meant to run: then it fails.
-fn jars() -> Option<PathBuf> {
+/// Whether there is a Kafka to start. Without it the test is skipped, unless it is meant to run: then it fails.
+fn is_fetched() -> bool {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"));
-    let jars = cache.join("mainspring/brokers/kafka-4.1.0/lib");
-    if jars.is_dir() {
-        return Some(jars);
+    let brokers = fs::read_dir(cache.join("mainspring/brokers")).into_iter().flatten().flatten();
+    if brokers
+        .filter(|found| found.file_name().as_encoded_bytes().starts_with(b"kafka-"))
+        .any(|found| found.path().join("lib").is_dir())
+    {
+        return true;
     }
     let required = ["CI", "MAINSPRING_REQUIRE_BROKERS"].iter().any(|name| std::env::var_os(name).is_some());
-    assert!(!required, "no Kafka in {}; fetch it with scripts/brokers.sh up", jars.display());
-    println!("SKIPPED: no Kafka in {}; fetch it with scripts/brokers.sh up", jars.display());
-    None
+    assert!(!required, "no Kafka in {}; fetch it with scripts/kafka.sh fetch", cache.display());
+    println!("SKIPPED: no Kafka in {}; fetch it with scripts/kafka.sh fetch", cache.display());
+    false
 }
 
 /// Three ports that are free just now.

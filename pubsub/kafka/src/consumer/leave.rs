@@ -1,0 +1,69 @@
+//! How a consumer leaves: it commits, tells its group, and is gone before others are kept waiting.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::Consumer;
+use tracing::{debug, warn};
+
+use super::worker::Worker;
+
+/// How long leaving the group may take when nobody has set a deadline.
+pub(super) const LEAVE: Duration = Duration::from_secs(5);
+/// How long to wait for one answer of a coordinator that may not be known yet.
+const JOIN_STEP: Duration = Duration::from_millis(250);
+/// The pause between two looks at whether the client is done with something.
+const STEP: Duration = Duration::from_millis(10);
+
+impl Worker<'_> {
+    /// Commits, leaves the group, and waits until the broker knows.
+    pub(super) fn leave(&mut self, deadline: Instant) {
+        self.be_member(deadline);
+        // Two commits at once could land in either order.
+        while self.consumer.context().committing.load(Relaxed) && Instant::now() < deadline {
+            drop(self.consumer.poll(STEP));
+        }
+        if self.feed.is_transactional() {
+            let all = match self.consumer.context().transact_all(&self.consumer, deadline) {
+                Ok(all) => all,
+                Err(fault) => {
+                    warn!(topic = self.options.topic, error = %fault, "the last transaction failed");
+                    false
+                }
+            };
+            self.feed.committed(all);
+        } else {
+            self.commit_last(deadline);
+        }
+        self.consumer.unsubscribe();
+        while !self.feed.generations().is_empty() && Instant::now() < deadline {
+            drop(self.consumer.poll(STEP));
+        }
+    }
+
+    /// Waits until the broker has answered the request to join. Before that the client does not know that it is a member,
+    /// and closes without a word: the broker would wait for it, and keep partitions for it, until its session ends.
+    fn be_member(&self, deadline: Instant) {
+        let end = deadline.min(Instant::now() + LEAVE);
+        // A coordinator answers in the order it was asked. With the first answer it is known, and so the request to join
+        // has been sent; the second answer comes after that to the request.
+        let mut answers = 0;
+        while answers < 2 && !self.consumer.context().joined.load(Relaxed) && Instant::now() < end {
+            let mut list = TopicPartitionList::new();
+            list.add_partition(&self.options.topic, 0);
+            match self.consumer.committed_offsets(list, JOIN_STEP) {
+                Ok(_) => answers += 1,
+                Err(error) => debug!(topic = self.options.topic, %error, "not a member yet"),
+            }
+            drop(self.consumer.poll(Duration::ZERO));
+        }
+    }
+
+    /// Closes the client. It cannot while anything of it is alive elsewhere, hence the order.
+    pub(super) fn close(self) {
+        let Self { consumer, queues, .. } = self;
+        drop(queues);
+        drop(consumer);
+    }
+}
