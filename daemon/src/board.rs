@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use crate::{BoxError, BoxFuture};
+use crate::{BoxError, BoxFuture, Check, Page, PageRequest, PageResponse};
 
 /// The notice board between tasks, which write on it, and the admin listener, which reads it.
 ///
@@ -31,49 +30,6 @@ struct Entries {
 pub struct Latch {
     board: Arc<Board>,
     id: u64,
-}
-
-/// A named dependency check: how long it may take, and whether the process is unready without it.
-#[derive(Clone)]
-pub struct Check {
-    name: Arc<str>,
-    timeout: Duration,
-    required: bool,
-    probe: Arc<dyn Fn() -> BoxFuture<Result<(), BoxError>> + Send + Sync>,
-}
-
-/// A page of the admin listener.
-#[derive(Clone)]
-pub struct Page {
-    /// Where it is served, for example `/debug/pubsub`.
-    pub path: String,
-    /// What the index page calls it.
-    pub title: String,
-    render: Arc<dyn Fn(PageRequest) -> BoxFuture<PageResponse> + Send + Sync>,
-}
-
-/// What a [`Page`] is asked.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct PageRequest {
-    /// The HTTP method.
-    pub method: String,
-    /// The query string, without the question mark; empty when there is none.
-    pub query: String,
-    /// The request's body, at most 64 KiB.
-    pub body: Vec<u8>,
-}
-
-/// What a [`Page`] answers.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct PageResponse {
-    /// The HTTP status code.
-    pub status: u16,
-    /// The media type of `body`.
-    pub content_type: &'static str,
-    /// The page.
-    pub body: String,
 }
 
 /// Work to do once, after all requests and daemons have finished.
@@ -191,76 +147,6 @@ impl Drop for Latch {
     }
 }
 
-impl Check {
-    /// A check that may take one second and without which the process is not ready.
-    pub fn new(name: impl Into<Arc<str>>) -> Self {
-        let probe = Arc::new(|| -> BoxFuture<Result<(), BoxError>> { Box::pin(async { Ok(()) }) });
-        Self { name: name.into(), timeout: Duration::from_secs(1), required: true, probe }
-    }
-
-    /// Sets how long the check may take before it counts as failed.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
-    /// Makes a failure show up without making the process unready.
-    pub fn optional(mut self) -> Self {
-        self.required = false;
-        self
-    }
-
-    /// What the check is called.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Whether the process is unready while the check fails.
-    pub fn is_required(&self) -> bool {
-        self.required
-    }
-
-    /// Runs the check, within its timeout.
-    pub async fn run(&self) -> Result<(), BoxError> {
-        match tokio::time::timeout(self.timeout, (self.probe)()).await {
-            Ok(result) => result,
-            Err(_) => Err(format!("no answer within {:?}", self.timeout).into()),
-        }
-    }
-}
-
-impl Page {
-    /// Renders the page.
-    pub fn render(&self, request: PageRequest) -> impl Future<Output = PageResponse> + Send + 'static {
-        (self.render)(request)
-    }
-}
-
-impl PageRequest {
-    /// A request as a test would make it.
-    pub fn new(method: &str, query: &str, body: impl Into<Vec<u8>>) -> Self {
-        Self { method: method.to_owned(), query: query.to_owned(), body: body.into() }
-    }
-}
-
-impl PageResponse {
-    /// A page of plain text.
-    pub fn text(body: impl Into<String>) -> Self {
-        Self { status: 200, content_type: "text/plain; charset=utf-8", body: body.into() }
-    }
-
-    /// A page of JSON, already rendered.
-    pub fn json(body: impl Into<String>) -> Self {
-        Self { status: 200, content_type: "application/json", body: body.into() }
-    }
-
-    /// The same page with another status.
-    pub fn with_status(mut self, status: u16) -> Self {
-        self.status = status;
-        self
-    }
-}
-
 impl Flush {
     /// Does the work.
     pub fn run(self) -> impl Future<Output = Result<(), BoxError>> + Send + 'static {
@@ -295,22 +181,6 @@ impl fmt::Debug for Latch {
     }
 }
 
-impl fmt::Debug for Check {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Check")
-            .field("name", &self.name)
-            .field("timeout", &self.timeout)
-            .field("required", &self.required)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Page {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Page").field("path", &self.path).finish_non_exhaustive()
-    }
-}
-
 impl fmt::Debug for Flush {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Flush").field("name", &self.name).finish_non_exhaustive()
@@ -319,6 +189,8 @@ impl fmt::Debug for Flush {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::Context;
 

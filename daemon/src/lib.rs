@@ -9,11 +9,15 @@
 //! Nothing here spawns, binds or logs. The crate depends on tokio alone.
 
 mod board;
+mod check;
 mod context;
+mod page;
 mod shutdown;
 
-pub use board::{Board, Check, Flush, Latch, Page, PageRequest, PageResponse, Tally};
+pub use board::{Board, Flush, Latch, Tally};
+pub use check::Check;
 pub use context::Context;
+pub use page::{Page, PageRequest, PageResponse};
 pub use shutdown::{Shutdown, Trigger};
 
 /// Any error, owned and sendable.

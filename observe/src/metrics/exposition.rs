@@ -4,6 +4,7 @@
 //! that there is one encoder for what the registries hold.
 
 use super::registry::{Registry, text};
+use super::scrape::{Exemplar, Family, Sample, families, number, pairs};
 use crate::proto::Message;
 
 /// How a scrape looks.
@@ -17,28 +18,6 @@ pub enum Exposition {
     Text,
     /// Prometheus protocol buffers, each message behind its length: with exemplars.
     Protobuf,
-}
-
-/// A family of a scrape, as its text has it.
-struct Family<'a> {
-    name: &'a str,
-    help: &'a str,
-    kind: &'a str,
-    unit: &'a str,
-    samples: Vec<Sample<'a>>,
-}
-
-struct Sample<'a> {
-    name: &'a str,
-    /// Between the braces.
-    labels: &'a str,
-    value: &'a str,
-    exemplar: Option<Exemplar<'a>>,
-}
-
-struct Exemplar<'a> {
-    labels: &'a str,
-    value: &'a str,
 }
 
 impl Exposition {
@@ -204,94 +183,11 @@ impl Exemplar<'_> {
     }
 }
 
-/// Takes our own OpenMetrics text apart.
-fn families(text: &str) -> Vec<Family<'_>> {
-    let mut families: Vec<Family<'_>> = Vec::new();
-    for line in text.lines() {
-        let Some(meta) = line.strip_prefix("# ") else {
-            if let (Some(family), Some(sample)) = (families.last_mut(), sample(line)) {
-                family.samples.push(sample);
-            }
-            continue;
-        };
-        let mut words = meta.splitn(3, ' ');
-        let (keyword, name, rest) = (words.next(), words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        match (keyword, families.last_mut()) {
-            (Some("HELP"), _) => {
-                families.push(Family { name, help: rest, kind: "unknown", unit: "", samples: Vec::new() });
-            }
-            (Some("TYPE"), Some(family)) => family.kind = rest,
-            (Some("UNIT"), Some(family)) => family.unit = rest,
-            _ => {}
-        }
-    }
-    families
-}
-
-fn sample(line: &str) -> Option<Sample<'_>> {
-    let name = &line[..line.find(['{', ' '])?];
-    let (labels, rest) = labels(&line[name.len()..])?;
-    let mut parts = rest.trim_start().splitn(2, " # ");
-    let value = parts.next()?;
-    let exemplar = parts.next().and_then(|exemplar| {
-        let (labels, rest) = labels_of_exemplar(exemplar)?;
-        Some(Exemplar { labels, value: rest.split_ascii_whitespace().next()? })
-    });
-    Some(Sample { name, labels, value, exemplar })
-}
-
-fn labels_of_exemplar(text: &str) -> Option<(&str, &str)> {
-    text.starts_with('{').then(|| labels(text)).flatten()
-}
-
-/// What stands between braces at the start of `text`, if there are any, and what follows.
-fn labels(text: &str) -> Option<(&str, &str)> {
-    let Some(inner) = text.strip_prefix('{') else { return Some(("", text)) };
-    let (mut quoted, mut escaped) = (false, false);
-    for (at, byte) in inner.bytes().enumerate() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => quoted = !quoted,
-            b'}' if !quoted => return Some((&inner[..at], &inner[at + 1..])),
-            _ => {}
-        }
-    }
-    None
-}
-
-/// Names with values, unescaped.
-fn pairs(mut labels: &str) -> impl Iterator<Item = (&str, String)> {
-    std::iter::from_fn(move || {
-        let (name, rest) = labels.trim_start_matches(',').split_once("=\"")?;
-        let mut value = String::new();
-        let mut letters = rest.char_indices();
-        while let Some((at, letter)) = letters.next() {
-            match letter {
-                '"' => {
-                    labels = &rest[at + 1..];
-                    return Some((name, value));
-                }
-                '\\' => value.push(match letters.next()?.1 {
-                    'n' => '\n',
-                    other => other,
-                }),
-                other => value.push(other),
-            }
-        }
-        None
-    })
-}
-
 fn put_label(message: &mut Message, field: u32, (name, value): &(&str, String)) {
     message.message(field, |pair| {
         pair.bytes(1, name.as_bytes());
         pair.bytes(2, value.as_bytes());
     });
-}
-
-fn number(text: &str) -> f64 {
-    text.parse().unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ mod jemalloc;
 mod own;
 mod process;
 mod registry;
+mod scrape;
 
 use std::sync::OnceLock;
 

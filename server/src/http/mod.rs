@@ -13,7 +13,8 @@
 //! | `request_body.rs` | the body going in: its limit and its deadline |
 //! | `response_body.rs` | the body going out: panics, timeouts, the end of event streams |
 //! | `routes.rs` | the route templates, and what is known of each |
-//! | `request_id.rs`, `host.rs` | `x-request-id`; the Host field |
+//! | `said.rs`, `request_id.rs`, `host.rs` | what headers say; `x-request-id`; the Host field |
+//! | `wording.rs` | answers of axum's in the kit's own words |
 //! | `access.rs` | the access log's line |
 
 mod access;
@@ -25,7 +26,9 @@ mod request_body;
 mod request_id;
 mod response_body;
 mod routes;
+mod said;
 mod service;
+mod wording;
 
 pub(crate) use access::AccessLog;
 pub(crate) use dispatch::{Dispatch, Settings};

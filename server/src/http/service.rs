@@ -12,11 +12,8 @@ use axum::extract::ConnectInfo;
 use axum::response::IntoResponse;
 use axum::routing::future::RouteFuture;
 use bytes::Bytes;
-use http::header::{
-    ALLOW, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, PROXY_AUTHORIZATION, REFERER,
-    UPGRADE, USER_AGENT,
-};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use mainspring_daemon::BoxError;
 use mainspring_observe::correlation::{self, Correlation};
@@ -26,16 +23,15 @@ use mainspring_web::Problem;
 use tokio::time::{Instant, Sleep};
 use tower::Service;
 
-use super::host::Host;
 use super::pooled::Pooled;
 use super::record::{Line, Outcome, Record};
 use super::request_body::{Intake, RequestBody};
 use super::response_body::ResponseBody;
+use super::said::Said;
+use super::wording::as_problem;
 use super::{Dispatch, request_id};
 use crate::metrics::method_index;
 use crate::serve::{Conn, Protocol};
-
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Answers the requests of one connection.
 #[derive(Clone, Debug)]
@@ -43,20 +39,6 @@ pub(crate) struct RequestService {
     dispatch: Arc<Dispatch>,
     conn: Option<Arc<Conn>>,
 }
-
-/// What the kit wants to know of a request's headers.
-#[derive(Default)]
-struct Said<'a> {
-    request_id: Option<&'a HeaderValue>,
-    traceparent: Option<&'a HeaderValue>,
-    content_length: Option<&'a HeaderValue>,
-    user_agent: Option<&'a HeaderValue>,
-    host: Host<'a>,
-    referer: Option<&'a HeaderValue>,
-}
-
-/// Headers that identify a client.
-const SENSITIVE: [HeaderName; 4] = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, HeaderName::from_static("x-api-key")];
 
 /// The answer to one request, on its way.
 #[derive(Debug)]
@@ -150,35 +132,6 @@ impl RequestService {
     }
 }
 
-impl<'a> Said<'a> {
-    /// Looks at each header once: a look-up by name hashes the name, for each of them. Of several of one name the first
-    /// counts. What identifies a client is marked, so that `{:?}` of the headers does not show it.
-    fn in_headers(headers: &'a mut HeaderMap) -> Self {
-        let mut said = Self::default();
-        for (name, value) in headers {
-            let place = match name {
-                name if name == HOST => {
-                    said.host.also(value);
-                    continue;
-                }
-                name if name == CONTENT_LENGTH => &mut said.content_length,
-                name if name == USER_AGENT => &mut said.user_agent,
-                name if name == REFERER => &mut said.referer,
-                name if name == TRACEPARENT => &mut said.traceparent,
-                name if name == request_id::X_REQUEST_ID => &mut said.request_id,
-                name => {
-                    if SENSITIVE.contains(name) {
-                        value.set_sensitive(true);
-                    }
-                    continue;
-                }
-            };
-            place.get_or_insert(value);
-        }
-        said
-    }
-}
-
 impl hyper::service::Service<Request<Incoming>> for RequestService {
     type Response = Response<ResponseBody>;
     type Error = Infallible;
@@ -255,35 +208,6 @@ impl RequestFuture {
         let endless = is_event_stream(&head.headers);
         Response::from_parts(head, ResponseBody::new(body, record, endless, silent))
     }
-}
-
-/// Says in the kit's own words what axum says in plain text, or without any: no such route, wrong method, and a body
-/// that broke a limit under an extractor which does not know the limit.
-fn as_problem(response: Response<Body>, record: &Record) -> Response<Body> {
-    let headers = response.headers();
-    let unsaid = || headers.get(CONTENT_TYPE).is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));
-    let settings = &record.dispatch.settings;
-    let problem = match response.status() {
-        StatusCode::NOT_FOUND if record.route == 0 && http_body::Body::is_end_stream(response.body()) => {
-            Problem::new(StatusCode::NOT_FOUND).detail("no route has this path")
-        }
-        StatusCode::METHOD_NOT_ALLOWED if unsaid() => match headers.get(ALLOW) {
-            Some(allow) => Problem::new(StatusCode::METHOD_NOT_ALLOWED)
-                .detail(format!("this route answers {}", String::from_utf8_lossy(allow.as_bytes())))
-                .header(ALLOW, allow.clone()),
-            None => return response,
-        },
-        // A handler that reads the raw body sees an error like any other, and makes any of these of it.
-        StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::INTERNAL_SERVER_ERROR if unsaid() => {
-            match &record.intake {
-                Some(intake) if intake.was_too_large() => Problem::payload_too_large(settings.max_body),
-                Some(intake) if intake.was_too_late() => Problem::request_timeout(settings.body_timeout),
-                _ => return response,
-            }
-        }
-        _ => return response,
-    };
-    problem.into_response()
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {

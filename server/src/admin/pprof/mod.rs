@@ -2,6 +2,9 @@
 //!
 //! Off unless `pprof.enabled`: a profile costs a little CPU while it runs and shows how the program is built.
 
+mod command_line;
+mod wanted;
+
 use std::time::Duration;
 
 use axum::Router;
@@ -17,6 +20,8 @@ use mainspring_web::Problem;
 
 use super::State;
 use super::index::escape;
+use command_line::masked;
+use wanted::{Format, Wanted};
 
 /// What there is, and what it is for.
 const PAGES: [(&str, &str); 7] = [
@@ -40,8 +45,6 @@ const ABSENT: [(&str, &str); 4] = [
 /// These take as long as they are asked to.
 pub(crate) const UNTIMED: [&str; 2] = ["/debug/pprof/profile", "/debug/pprof/heap"];
 
-/// Seconds that a profile may take.
-const SECONDS: std::ops::RangeInclusive<u32> = 1..=300;
 /// More names than any tool asks for at once.
 const MOST_ADDRESSES: usize = 4096;
 
@@ -66,20 +69,6 @@ pub(super) fn routes(enabled: bool) -> Router<State> {
     ABSENT.iter().fold(router, |router, (name, why)| {
         router.route(&path(name), get(async || Problem::new(StatusCode::NOT_IMPLEMENTED).detail(*why)))
     })
-}
-
-/// What a profile is asked to be.
-struct Wanted {
-    seconds: Option<u32>,
-    hz: u32,
-    format: Format,
-}
-
-#[derive(Clone, Copy)]
-enum Format {
-    Pprof,
-    Folded,
-    Svg,
 }
 
 async fn off() -> Problem {
@@ -203,42 +192,6 @@ async fn symbols(body: String) -> Response {
     }
 }
 
-impl Wanted {
-    fn read(query: Option<&str>, cpu: bool) -> Result<Self, Problem> {
-        let mut wanted = Self { seconds: None, hz: 99, format: Format::Pprof };
-        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            match name {
-                "seconds" => wanted.seconds = Some(within(name, value, &SECONDS)?),
-                "hz" if cpu => wanted.hz = within(name, value, &cpu::HZ)?,
-                "format" => {
-                    wanted.format = match value {
-                        "pprof" => Format::Pprof,
-                        "folded" => Format::Folded,
-                        "svg" => Format::Svg,
-                        _ => return Err(Problem::bad_request("format must be pprof, folded or svg")),
-                    }
-                }
-                // Go's tools send these; a collection of garbage is nothing that happens here.
-                "debug" | "gc" => {}
-                _ => {
-                    let known = if cpu { "seconds, hz and format" } else { "seconds and format" };
-                    return Err(Problem::bad_request(format!("unknown parameter; there are {known}")));
-                }
-            }
-        }
-        Ok(wanted)
-    }
-}
-
-fn within(name: &str, value: &str, bounds: &std::ops::RangeInclusive<u32>) -> Result<u32, Problem> {
-    let number = value.parse().ok().filter(|number| bounds.contains(number));
-    number.ok_or_else(|| {
-        let (from, to) = (bounds.start(), bounds.end());
-        Problem::bad_request(format!("{name} must be a whole number from {from} to {to}"))
-    })
-}
-
 /// Answers at once, with a body that comes when it is there: tools wait for the head of a response for not much longer
 /// than the profile takes.
 fn later(
@@ -293,92 +246,6 @@ fn refused(refusal: &Refusal) -> Response {
     problem.detail(refusal.to_string()).into_response()
 }
 
-/// Hides what may be secret on a command line: any value of `--set`, which `/-/config` shows as far as it may be seen,
-/// the values of flags whose name sounds secret, and passwords in URLs.
-fn masked(args: impl Iterator<Item = String>) -> Vec<String> {
-    let mut hide_next = false;
-    let mask = |arg: String| {
-        if std::mem::take(&mut hide_next) {
-            return match arg.split_once('=') {
-                Some((key, _)) => format!("{key}=***"),
-                None => "***".to_owned(),
-            };
-        }
-        let Some(flag) = arg.strip_prefix('-') else { return without_password(arg) };
-        let name = flag.trim_start_matches('-').split('=').next().unwrap_or_default();
-        if name != "set" && !sounds_secret(name) {
-            return without_password(arg);
-        }
-        match arg.match_indices('=').nth(usize::from(name == "set")).or_else(|| arg.match_indices('=').next()) {
-            Some((at, _)) => format!("{}=***", &arg[..at]),
-            None => {
-                hide_next = true;
-                arg
-            }
-        }
-    };
-    args.map(mask).collect()
-}
-
-fn sounds_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    ["password", "passwd", "secret", "token", "key", "credential", "auth"].iter().any(|word| name.contains(word))
-}
-
-/// `scheme://user:password@host` without the password.
-fn without_password(arg: String) -> String {
-    let Some((scheme, rest)) = arg.split_once("://") else { return arg };
-    let authority = rest.split(['/', '?']).next().unwrap_or_default();
-    let Some((user, _)) = authority.rsplit_once('@') else { return arg };
-    let name = user.split(':').next().unwrap_or_default();
-    format!("{scheme}://{name}:***{}", &rest[user.len()..])
-}
-
 fn path(name: &str) -> String {
     format!("/debug/pprof/{name}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_secret_is_shown_of_a_command_line() {
-        let args = [
-            "/app",
-            "--config",
-            "a.toml",
-            "--set",
-            "db.password=hunter2",
-            "--set=db.password=hunter2",
-            "--set",
-            "hunter2",
-            "--api-token",
-            "hunter2",
-            "--api_key=hunter2",
-            "--verbose",
-            "kafka://u:hunter2@host/t?x=1",
-            "http://host/a@b",
-            "--to=http://u:hunter2@host",
-        ];
-        let shown = masked(args.iter().map(|arg| (*arg).to_owned()));
-        let expected = [
-            "/app",
-            "--config",
-            "a.toml",
-            "--set",
-            "db.password=***",
-            "--set=db.password=***",
-            "--set",
-            "***",
-            "--api-token",
-            "***",
-            "--api_key=***",
-            "--verbose",
-            "kafka://u:***@host/t?x=1",
-            "http://host/a@b",
-            "--to=http://u:***@host",
-        ];
-        assert_eq!(shown, expected);
-    }
 }
