@@ -30,7 +30,8 @@ pub struct Config {
     /// Where a line for each request goes: `off`, `stdout`, `stderr`, or the path of a file that is appended to and reopened on SIGHUP.
     #[schemars(extend("x-env" = ["HTTP_ACCESS_LOG"]))]
     pub access: Access,
-    /// How access lines look: `json`, or `combined`, Apache's format.
+    /// How access lines look: `json`, or `combined`, Apache's format. `format` is for events: where both go to one output,
+    /// access lines stand as they are between pretty events.
     pub access_format: AccessFormat,
     /// Of how many ordinary requests one is logged. Statuses of 400 and above, requests that were not answered to the end,
     /// and slow ones are logged always.

@@ -109,6 +109,11 @@ impl Connections {
     /// Counts a peer that was told no before a request reached a handler.
     pub(super) fn refused(&self, peer: &SocketAddr, refusal: &Refusal) {
         self.metrics.rejected(refusal.reason);
+        self.told(peer, refusal);
+    }
+
+    /// Writes down what a peer was told, so that it can be found by the id that it was given. The tick has counted it.
+    pub(super) fn told(&self, peer: &SocketAddr, refusal: &Refusal) {
         let (status, request_id, reason) = (refusal.status, &refusal.id, refusal.reason);
         tracing::debug!(target: "mainspring::serve", %peer, status, request_id, reason, "refused");
     }

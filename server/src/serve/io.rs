@@ -37,6 +37,7 @@ impl Io {
 
     /// Writes what fits into the socket's buffer, for a last word to a peer that broke a deadline.
     pub(super) fn last_word(&self, refusal: &Refusal) {
+        self.connections.told(&self.conn.peer, refusal);
         let _ = self.stream.try_write(&refusal.bytes);
     }
 
