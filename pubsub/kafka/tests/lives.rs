@@ -2,12 +2,13 @@
 
 mod common;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::{Kafka, PATIENCE, publish};
 use mainspring_pubsub::{Failure, Router, Text};
@@ -19,6 +20,7 @@ use tokio::time::sleep;
 const URL: &str = "MAINSPRING_TEST_MEMBER";
 
 const LIVES: usize = 30;
+const KEYS: usize = 1000;
 const CONCURRENCY: usize = 16;
 /// Messages that a member holds at most, handled or waiting.
 const IN_FLIGHT: usize = 32;
@@ -34,8 +36,10 @@ async fn member() {
     let mut told = signal(SignalKind::terminate()).unwrap();
     let kafka = Kafka::up().unwrap();
     let handler = async |Text(text): Text| {
+        let began = now();
         sleep(WORK).await;
-        say(&format!("done {text}"));
+        // By a clock that all processes share.
+        say(&format!("done {text} {began} {}", now()));
         Ok::<_, Failure>(())
     };
     let router = Router::new().route("member", kafka.subscriber(&url).await, handler);
@@ -45,9 +49,29 @@ async fn member() {
     running.stop().await;
 }
 
+/// Nanoseconds since 1970.
+fn now() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()
+}
+
 fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}").and_then(|()| out.flush()).unwrap();
+}
+
+/// What a child says: that a message is done, and when it was begun and ended; or that it is ready.
+enum Said {
+    Ready,
+    Done { number: usize, began: u128, ended: u128 },
+}
+
+impl Said {
+    fn read(line: &str) -> Option<Self> {
+        let Some((_, done)) = line.rsplit_once("done ") else { return line.ends_with("ready").then_some(Self::Ready) };
+        let mut words = done.split(' ');
+        let (number, began, ended) = (words.next()?, words.next()?, words.next()?);
+        Some(Self::Done { number: number.parse().ok()?, began: began.parse().ok()?, ended: ended.parse().ok()? })
+    }
 }
 
 /// A child, and the thread that hears it.
@@ -57,23 +81,16 @@ struct Member {
 }
 
 impl Member {
-    /// Starts a child, which tells `said` what it does: a message that is done, or that it is ready.
-    fn start(url: &str, said: &Sender<Option<usize>>) -> Self {
+    /// Starts a child, which tells `said` what it does.
+    fn start(url: &str, said: &Sender<Said>) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["member", "--exact", "--ignored", "--nocapture", "--test-threads=1"]).env(URL, url);
         let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
         let (out, said) = (BufReader::new(process.stdout.take().unwrap()), said.clone());
         let hearing = thread::spawn(move || {
-            for line in out.lines().map_while(Result::ok) {
-                let heard = match line.rsplit_once("done ") {
-                    Some((_, number)) => Some(number.parse().ok()),
-                    None if line.ends_with("ready") => Some(None),
-                    None => None,
-                };
-                // Whoever listened may have heard enough.
-                if let Some(heard) = heard {
-                    let _ = said.send(heard);
-                }
+            // Whoever listened may have heard enough.
+            for heard in out.lines().map_while(Result::ok).filter_map(|line| Said::read(&line)) {
+                let _ = said.send(heard);
             }
         });
         Self { process, hearing: Some(hearing) }
@@ -114,8 +131,9 @@ impl Drop for Member {
 
 /// What was handled, by whomever.
 struct Handled {
-    said: Receiver<Option<usize>>,
-    seen: BTreeSet<usize>,
+    said: Receiver<Said>,
+    /// When each was first begun and ended.
+    seen: BTreeMap<usize, (u128, u128)>,
     duplicates: usize,
     ready: usize,
 }
@@ -143,17 +161,31 @@ impl Handled {
         }
     }
 
-    fn hear(&mut self, said: Option<usize>) {
+    fn hear(&mut self, said: Said) {
         match said {
-            Some(number) => self.duplicates += usize::from(!self.seen.insert(number)),
-            None => self.ready += 1,
+            Said::Ready => self.ready += 1,
+            Said::Done { number, began, ended } => match self.seen.entry(number) {
+                Entry::Vacant(place) => drop(place.insert((began, ended))),
+                Entry::Occupied(_) => self.duplicates += 1,
+            },
+        }
+    }
+
+    /// Messages of one key were handled one after the other, whoever did.
+    fn assert_ordered(&self) {
+        for (number, (began, _)) in &self.seen {
+            let before = number.checked_sub(KEYS).and_then(|before| self.seen.get(&before));
+            assert!(
+                before.is_none_or(|(_, ended)| ended <= began),
+                "{number} was begun at {began}, and the one before it of its key took from {before:?}"
+            );
         }
     }
 }
 
-fn listen() -> (Sender<Option<usize>>, Handled) {
+fn listen() -> (Sender<Said>, Handled) {
     let (sender, said) = channel();
-    (sender, Handled { said, seen: BTreeSet::new(), duplicates: 0, ready: 0 })
+    (sender, Handled { said, seen: BTreeMap::new(), duplicates: 0, ready: 0 })
 }
 
 /// Numbers from `least` on, that go all over the place.
@@ -166,7 +198,7 @@ async fn thirty_kills_lose_nothing_and_repeat_no_more_than_was_in_flight_or_not_
     const MESSAGES: usize = 100_000;
     let Some(kafka) = Kafka::up() else { return };
     let topic = kafka.topic(24).await;
-    publish(&kafka.publisher(&topic).await, MESSAGES, 1000).await;
+    publish(&kafka.publisher(&topic).await, MESSAGES, KEYS).await;
     let url = format!("kafka://{topic}?group={topic}");
     let (sender, mut handled) = listen();
     let mut members: VecDeque<_> = (0..3).map(|_| Member::start(&url, &sender)).collect();
@@ -189,7 +221,7 @@ async fn thirty_stops_with_a_second_instance_lose_and_repeat_nothing() {
     const MESSAGES: usize = 50_000;
     let Some(kafka) = Kafka::up() else { return };
     let topic = kafka.topic(8).await;
-    publish(&kafka.publisher(&topic).await, MESSAGES, 1000).await;
+    publish(&kafka.publisher(&topic).await, MESSAGES, KEYS).await;
     let url = format!("kafka://{topic}?group={topic}");
     let (sender, mut handled) = listen();
     let mut member = Member::start(&url, &sender);
@@ -204,4 +236,5 @@ async fn thirty_stops_with_a_second_instance_lose_and_repeat_nothing() {
     member.stop();
     handled.rest();
     assert_eq!(handled.duplicates, 0);
+    handled.assert_ordered();
 }

@@ -10,7 +10,7 @@ use mainspring_config::ByteSize;
 use mainspring_observe::metrics;
 use mainspring_pubsub::{Failure, Message, Router};
 use mainspring_testing::Running;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 
 const MESSAGES: usize = 1_200;
@@ -21,9 +21,22 @@ const CAP: u64 = 16 << 20;
 /// The client is removed from its group when nobody has polled it for that long.
 const POLL: Duration = Duration::from_secs(10);
 
+static ALONE: Mutex<()> = Mutex::const_new(());
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handlers_that_all_stall_keep_their_partitions_and_hold_no_more_than_they_may() {
+    stall("protocol=consumer").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_they_do_in_a_classic_group() {
+    stall("protocol=classic&session_timeout=6s").await;
+}
+
+async fn stall(protocol: &str) {
     let Some(kafka) = Kafka::up() else { return };
+    // One after the other: each looks at how much memory the whole process has.
+    let _alone = ALONE.lock().await;
     let topic = kafka.topic(2).await;
     let publisher = kafka.brokers.publisher(&format!("kafka://{topic}?compression=none")).await.unwrap();
     for part in 0..MESSAGES / 100 {
@@ -45,7 +58,7 @@ async fn handlers_that_all_stall_keep_their_partitions_and_hold_no_more_than_the
             Ok::<_, Failure>(())
         }
     };
-    let options = format!("protocol=classic&session_timeout=6s&rebalance_timeout={}s", POLL.as_secs());
+    let options = format!("{protocol}&rebalance_timeout={}s", POLL.as_secs());
     let inbox = kafka.subscriber(&format!("kafka://{topic}?group={topic}&{options}")).await;
     let policy = mainspring_pubsub::Policy::default().timeout(PATIENCE * 5);
     let router = Router::new().route("stalled", inbox, handler).policy(policy).concurrency(CONCURRENCY);
