@@ -61,6 +61,23 @@ struct ReasonLabels {
 /// Upper bounds of the loop's lag, in seconds. A timer of tokio's is late by up to a millisecond when all is well.
 const LAG_BUCKETS: [f64; 9] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0];
 
+/// Why a connection is turned away or ended, or, where it is `unread`, a stream of it.
+///
+/// `cap`: one more than `max_connections`. `timeout`: it sent too little in time. `unread`: it did not take its answer in
+/// time. `malformed`, `head_too_large`: not HTTP, or too much of it. `reset_flood`, `continuation_flood`,
+/// `control_flood` (SETTINGS and PING) and, for what the library does not name, `flood`: HTTP/2 that only makes work.
+const REASONS: [&str; 9] = [
+    "cap",
+    "timeout",
+    "unread",
+    "malformed",
+    "head_too_large",
+    "reset_flood",
+    "continuation_flood",
+    "control_flood",
+    "flood",
+];
+
 /// Methods as labels; the last stands for all others.
 pub(crate) const METHODS: [&str; 10] =
     ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE", "_OTHER"];
@@ -108,7 +125,7 @@ impl ServerMetrics {
         );
         registry.register("component_up", "Whether a daemon is running", this.components.clone());
         // There from the start, so that the first one is an increase and not a new series.
-        for reason in ["cap", "timeout"] {
+        for reason in REASONS {
             drop(this.rejected.get_or_create(&ReasonLabels { reason }));
         }
         this

@@ -103,7 +103,7 @@ async fn serve_http1(io: Io, conn: Arc<Conn>, service: RequestService) {
 }
 
 async fn serve_http2(io: Io, conn: Arc<Conn>, service: RequestService) {
-    let streams = Streams::new(conn.limits.idle_timeout);
+    let streams = Streams::new(conn.limits.idle_timeout, io.connections(), conn.peer);
     let mut builder = hyper::server::conn::http2::Builder::new(streams.clone());
     builder
         .timer(TickTimer::new(Arc::clone(&conn)))

@@ -118,6 +118,13 @@ impl Connections {
         tracing::debug!(target: "mainspring::serve", %peer, status, request_id, reason, "refused");
     }
 
+    /// Counts a connection, or a stream of one, that had to be ended for breaking a limit. Once for each, not for each
+    /// of its frames.
+    pub(super) fn ended(&self, peer: &SocketAddr, reason: &'static str) {
+        self.metrics.rejected(reason);
+        tracing::warn!(target: "mainspring::serve", %peer, reason, "ended for breaking a limit");
+    }
+
     /// Looks at the deadlines, for ever. One task a listener runs it.
     pub(crate) async fn tick(&self) {
         loop {
@@ -132,7 +139,9 @@ impl Connections {
                 conn.ring(now);
                 if conn.is_late(now) {
                     // One that has nothing to say broke no limit, unless it left the last answer unread.
-                    if !matches!(conn.stage(), Stage::Idle | Stage::Leaving) || conn.is_write_late(now) {
+                    if conn.is_write_late(now) {
+                        self.ended(&conn.peer, "unread");
+                    } else if !matches!(conn.stage(), Stage::Idle | Stage::Leaving) {
                         self.metrics.rejected("timeout");
                     }
                     conn.expire(now);

@@ -9,6 +9,16 @@ pub(super) enum Frames {
     Http2,
 }
 
+/// A frame whose header has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begun {
+    /// It says goodbye itself.
+    Goodbye,
+    /// To a PING or SETTINGS of the peer's.
+    Answer,
+    Other,
+}
+
 /// Where in the stream of frames the writing is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Position {
@@ -50,27 +60,32 @@ impl Position {
         end
     }
 
+    /// Whether these are HTTP/2's.
+    pub(super) fn is_http2(&self) -> bool {
+        self.frames == Frames::Http2
+    }
+
     /// Moves on by a payload, by what there is of a header, or by one byte of anything else. Answers by how much, and
-    /// whether a frame has begun that says goodbye itself.
-    pub(super) fn step(&mut self, bytes: &[u8]) -> (usize, bool) {
+    /// which frame has begun.
+    pub(super) fn step(&mut self, bytes: &[u8]) -> (usize, Option<Begun>) {
         if self.frames == Frames::WebSocket && self.blank_line < BLANK_LINE.len() {
             // Only a carriage return can begin the blank line anew.
             let next = if bytes[0] == b'\r' { 1 } else { 0 };
             self.blank_line = if bytes[0] == BLANK_LINE[self.blank_line] { self.blank_line + 1 } else { next };
-            return (1, false);
+            return (1, None);
         }
         if self.payload > 0 {
             let skip = self.payload.min(bytes.len() as u64);
             self.payload -= skip;
-            return (skip as usize, false);
+            return (skip as usize, None);
         }
         let part = self.header_left().min(bytes.len());
         self.header[self.header_len..][..part].copy_from_slice(&bytes[..part]);
         self.header_len += part;
-        let Some(payload) = self.parsed_header() else { return (part, false) };
+        let Some(payload) = self.parsed_header() else { return (part, None) };
         self.payload = payload;
         self.header_len = 0;
-        (part, self.begin())
+        (part, Some(self.begin()))
     }
 
     /// How much of the header is surely still to come.
@@ -96,15 +111,21 @@ impl Position {
         }
     }
 
-    /// Takes note of the frame whose header is whole. Whether it says goodbye itself.
-    fn begin(&mut self) -> bool {
+    /// Takes note of the frame whose header is whole.
+    fn begin(&mut self) -> Begun {
         match self.frames {
-            Frames::WebSocket => self.header[0] & 0x0F == 8,
+            Frames::WebSocket if self.header[0] & 0x0F == 8 => Begun::Goodbye,
+            Frames::WebSocket => Begun::Other,
             Frames::Http2 => {
                 let (kind, flags) = (self.header[3], self.header[4]);
                 // HEADERS, PUSH_PROMISE and CONTINUATION, without END_HEADERS.
                 self.in_header_block = matches!(kind, 1 | 5 | 9) && flags & 4 == 0;
-                kind == 7
+                match kind {
+                    7 => Begun::Goodbye,
+                    // SETTINGS and PING, with ACK.
+                    4 | 6 if flags & 1 == 1 => Begun::Answer,
+                    _ => Begun::Other,
+                }
             }
         }
     }

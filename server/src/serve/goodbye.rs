@@ -5,12 +5,16 @@
 //! after that answer, and sees it fail. So the kit speaks for both: it follows the frames that leave and puts its own
 //! between two of them. Ours names no last stream, so every request that is still sent is answered; the client, which
 //! knows that it should go, closes when it has all its answers.
+//!
+//! Following the frames also shows what h2 tells nobody: which flood made it end a connection, and one of PING or
+//! SETTINGS, which it would answer for ever.
 
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::frames::{Frames, Position};
+use super::breach::Breach;
+use super::frames::{Begun, Frames, Position};
 
 /// Follows the outgoing frames of one connection, and knows when a frame of ours may go out.
 #[derive(Debug)]
@@ -27,6 +31,8 @@ struct State {
     closed: bool,
     /// Bytes of our frame that have been written.
     sent: usize,
+    /// Answers to PING and SETTINGS that left since anything else did.
+    answers: u32,
     position: Position,
 }
 
@@ -34,6 +40,10 @@ struct State {
 const CLOSE_1001: &[u8] = &[0x88, 0x02, 0x03, 0xE9];
 /// Eight bytes, type 7, stream 0: no stream is refused, no error.
 const GOAWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7F, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0];
+
+/// How many PING and SETTINGS frames are answered with nothing else in between: h2 would answer any number. Clients that
+/// measure their round trips need one or two.
+const ANSWERS_IN_A_ROW: u32 = 1000;
 
 impl Goodbye {
     /// For a connection that becomes a WebSocket with the response which is about to be written.
@@ -89,23 +99,24 @@ impl Goodbye {
         if self.is_waiting() { self.lock().position.frame_end(buf) } else { buf.len() }
     }
 
-    /// These bytes left.
-    pub(super) fn wrote(&self, bytes: &[u8]) {
-        self.lock().follow(bytes);
+    /// These bytes left. Answers which limit they say the peer has broken, if any.
+    pub(super) fn wrote(&self, bytes: &[u8]) -> Option<Breach> {
+        self.lock().follow(bytes)
     }
 
-    /// The first `written` bytes of these left.
-    pub(super) fn wrote_vectored(&self, bufs: &[IoSlice<'_>], mut written: usize) {
-        let mut state = self.lock();
+    /// The first `written` bytes of these left. Answers as `wrote` does.
+    pub(super) fn wrote_vectored(&self, bufs: &[IoSlice<'_>], mut written: usize) -> Option<Breach> {
+        let (mut state, mut breach) = (self.lock(), None);
         for buf in bufs {
             let part = written.min(buf.len());
-            state.follow(&buf[..part]);
+            breach = state.follow(&buf[..part]).or(breach);
             written -= part;
         }
+        breach
     }
 
     fn of(frames: Frames) -> Self {
-        let state = State { closed: false, sent: 0, position: Position::new(frames) };
+        let state = State { closed: false, sent: 0, answers: 0, position: Position::new(frames) };
         Self { frames, wanted: AtomicBool::new(false), state: Mutex::new(state) }
     }
 
@@ -126,12 +137,28 @@ impl Goodbye {
 }
 
 impl State {
-    fn follow(&mut self, mut bytes: &[u8]) {
+    fn follow(&mut self, mut bytes: &[u8]) -> Option<Breach> {
+        let mut breach = None;
         while !bytes.is_empty() {
-            let (part, ends_the_connection) = self.position.step(bytes);
-            self.closed |= ends_the_connection;
+            let (part, begun) = self.position.step(bytes);
             bytes = &bytes[part..];
+            match begun {
+                Some(Begun::Goodbye) => {
+                    self.closed = true;
+                    let said = Breach::of_goaway(bytes).filter(|_| self.position.is_http2());
+                    breach = breach.or(said);
+                }
+                Some(Begun::Answer) => {
+                    self.answers += 1;
+                    if self.answers == ANSWERS_IN_A_ROW {
+                        breach = Some(Breach::ControlFlood);
+                    }
+                }
+                Some(Begun::Other) => self.answers = 0,
+                None => {}
+            }
         }
+        breach
     }
 }
 

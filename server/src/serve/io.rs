@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::Connections;
+use super::breach::Breach;
 use super::conn::Conn;
 use super::refusal::{self, Refusal};
 use super::stage::{Order, Protocol, Stage};
@@ -28,6 +29,11 @@ pub(super) struct Io {
 impl Io {
     pub(super) fn new(stream: TcpStream, conn: Arc<Conn>, connections: Arc<Connections>) -> Self {
         Self { stream, conn, connections, prefix: Bytes::new() }
+    }
+
+    /// The register that it belongs to.
+    pub(super) fn connections(&self) -> Arc<Connections> {
+        Arc::clone(&self.connections)
     }
 
     /// Puts bytes back, to be read again.
@@ -64,6 +70,17 @@ impl Io {
             Poll::Ready(Ok(0)) => Err(io::ErrorKind::UnexpectedEof.into()),
             Poll::Ready(Err(error)) => Err(error),
             Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Counts a limit that the peer was found to have broken, and fails if nobody else ends the connection.
+    fn judge(&self, breach: Option<Breach>) -> io::Result<()> {
+        let Some(breach) = breach else { return Ok(()) };
+        self.connections.ended(&self.conn.peer, breach.reason());
+        match breach {
+            Breach::ControlFlood => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "too many control frames")),
+            // hyper has said so itself, and closes.
+            _ => Ok(()),
         }
     }
 
@@ -123,7 +140,7 @@ impl AsyncWrite for Io {
             Poll::Ready(Ok(written)) => {
                 this.conn.write_moved();
                 if let Some(goodbye) = this.conn.goodbye.get() {
-                    goodbye.wrote(&buf[..*written]);
+                    this.judge(goodbye.wrote(&buf[..*written]))?;
                 }
             }
             Poll::Pending => this.conn.write_stalled(),
@@ -152,7 +169,7 @@ impl AsyncWrite for Io {
             Poll::Ready(Ok(written)) => {
                 this.conn.write_moved();
                 if let Some(goodbye) = this.conn.goodbye.get() {
-                    goodbye.wrote_vectored(bufs, *written);
+                    this.judge(goodbye.wrote_vectored(bufs, *written))?;
                 }
             }
             Poll::Pending => this.conn.write_stalled(),

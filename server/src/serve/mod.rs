@@ -16,11 +16,13 @@
 //! | `io.rs` | the socket as hyper sees it |
 //! | `refusal.rs` | what is said when no request reaches a handler |
 //! | `goodbye.rs`, `frames.rs` | the last frame of a WebSocket or an HTTP/2 connection, said from below |
+//! | `breach.rs` | limits of HTTP/2 that a peer broke, as they are counted |
 //!
 //! TLS will go between `io.rs` and `connection.rs`: a handshake in the connection's own task, under the first-byte
 //! deadline, whose ALPN answer then replaces the look at the first bytes.
 
 mod acceptor;
+mod breach;
 mod conn;
 mod connection;
 mod connections;

@@ -1,13 +1,17 @@
 //! The streams of one HTTP/2 connection, each a task.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 use tokio_util::task::TaskTracker;
+
+use super::Connections;
 
 /// Runs the streams of one connection, and knows when the last has ended.
 ///
@@ -16,7 +20,15 @@ use tokio_util::task::TaskTracker;
 #[derive(Clone, Debug)]
 pub(super) struct Streams {
     tasks: TaskTracker,
-    patience: Duration,
+    patience: Arc<Patience>,
+}
+
+/// How long a peer may take nothing of a response, and where one that does is counted.
+#[derive(Debug)]
+struct Patience {
+    time: Duration,
+    connections: Arc<Connections>,
+    peer: SocketAddr,
 }
 
 pin_project! {
@@ -27,7 +39,7 @@ pin_project! {
     struct Stream<F> {
         #[pin]
         inner: F,
-        patience: Duration,
+        patience: Arc<Patience>,
         stalled: Option<Pin<Box<Sleep>>>,
     }
 }
@@ -53,9 +65,9 @@ pub(crate) fn body_polled(had_frame: bool) {
 }
 
 impl Streams {
-    /// `patience` is how long a peer may take nothing of a response before its stream is reset.
-    pub(super) fn new(patience: Duration) -> Self {
-        Self { tasks: TaskTracker::new(), patience }
+    /// `time` is how long the peer may take nothing of a response before its stream is reset.
+    pub(super) fn new(time: Duration, connections: Arc<Connections>, peer: SocketAddr) -> Self {
+        Self { tasks: TaskTracker::new(), patience: Arc::new(Patience { time, connections, peer }) }
     }
 
     /// Waits for the streams of a connection that was dropped.
@@ -71,7 +83,7 @@ where
 {
     fn execute(&self, stream: F) {
         // Whoever waits for `ended` waits for the task: its handle has no use.
-        drop(self.tasks.spawn(Stream { inner: stream, patience: self.patience, stalled: None }));
+        drop(self.tasks.spawn(Stream { inner: stream, patience: Arc::clone(&self.patience), stalled: None }));
     }
 }
 
@@ -88,7 +100,7 @@ impl<F: Future<Output = ()>> Future for Stream<F> {
             Moved::No => {}
             Moved::Waiting => *this.stalled = None,
             Moved::Frame => {
-                let deadline = Instant::now() + *this.patience;
+                let deadline = Instant::now() + this.patience.time;
                 match this.stalled {
                     Some(stalled) => stalled.as_mut().reset(deadline),
                     None => *this.stalled = Some(Box::pin(tokio::time::sleep_until(deadline))),
@@ -96,9 +108,11 @@ impl<F: Future<Output = ()>> Future for Stream<F> {
             }
         }
         // Ending here drops hyper's future, which resets the stream.
-        match this.stalled {
-            Some(stalled) => stalled.as_mut().poll(cx),
-            None => Poll::Pending,
+        let stalled = this.stalled.as_mut().is_some_and(|stalled| stalled.as_mut().poll(cx).is_ready());
+        if !stalled {
+            return Poll::Pending;
         }
+        this.patience.connections.ended(&this.patience.peer, "unread");
+        Poll::Ready(())
     }
 }
