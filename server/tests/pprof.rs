@@ -136,6 +136,10 @@ async fn profiles_are_taken_one_at_a_time_and_end_with_their_client() {
     let refused = refused.unwrap();
     assert!(refused.problem(409)["detail"].as_str().unwrap().contains("another profile"));
     assert!(refused.header("retry-after").is_some());
+    // HEAD asks for no profile.
+    let mut raw = Raw::connect(app.admin_addr()).await;
+    raw.send("HEAD /debug/pprof/profile HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert!(raw.through("\r\n\r\n").await.starts_with("HTTP/1.1 200"));
     drop(leaving);
     until("the profiler to be free", async || {
         tokio::time::sleep(ms(10)).await;
