@@ -129,7 +129,13 @@ impl<'a> Fields<'a> {
     pub fn put<'v>(&mut self, name: &'static str, value: impl Into<Value<'v>>) {
         debug_assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'), "a field called {name:?}");
         let value = value.into();
-        self.put_with(|out| out.extend_from_slice(name.as_bytes()), |out| value.write(out));
+        if self.look != Look::Json {
+            return self.put_pretty(|out| out.extend_from_slice(name.as_bytes()), |out| value.write(out));
+        }
+        self.separate();
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+        value.write(self.out);
     }
 
     /// Appends a field whose name others have chosen.
@@ -168,13 +174,21 @@ impl<'a> Fields<'a> {
     #[inline(always)]
     fn put_with(&mut self, name: impl FnOnce(&mut Vec<u8>), write: impl FnOnce(&mut Vec<u8>)) {
         if self.look == Look::Json {
-            self.out.extend_from_slice(if self.empty { b"\"" } else { b",\"" });
+            self.separate();
             name(self.out);
             self.out.extend_from_slice(b"\":");
             write(self.out);
         } else {
             self.put_pretty(name, write);
         }
+    }
+
+    /// Begins a name in JSON.
+    fn separate(&mut self) {
+        if !self.empty {
+            self.out.push(b',');
+        }
+        self.out.push(b'"');
         self.empty = false;
     }
 
@@ -188,6 +202,7 @@ impl<'a> Fields<'a> {
         });
         self.out.push(b'=');
         word(self.out, write);
+        self.empty = false;
     }
 }
 
