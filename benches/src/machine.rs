@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+/// What Linux counts in for programs.
+pub(crate) const TICK: Duration = Duration::from_millis(10);
+
 /// What the numbers were measured on.
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
@@ -50,6 +53,18 @@ pub fn cpu_time(process: &str) -> io::Result<Duration> {
         nanos += stat.split_whitespace().next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or(0);
     }
     Ok(Duration::from_nanos(nanos))
+}
+
+/// The same with the threads that have ended, by ticks of 10 ms.
+///
+/// # Errors
+/// When there is no such process.
+pub fn cpu_ticks(process: &str) -> io::Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // After the program's name, which may have anything in it, stand its state and, eleven fields on, the two times.
+    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields).split(' ');
+    let ticks = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>();
+    Ok(TICK * u32::try_from(ticks).unwrap_or(u32::MAX))
 }
 
 /// Resident memory of a process, in bytes.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::machine;
+use crate::machine::{self, TICK};
 use crate::table::{median, spread};
 
 /// What one arm of a comparison did in one round.
@@ -51,9 +51,12 @@ struct Values {
 impl Sample {
     /// Runs `work`, which answers how many messages it saw to.
     pub fn of(work: impl FnOnce() -> io::Result<usize>) -> io::Result<Self> {
-        let (cpu, began) = (machine::cpu_time("self")?, Instant::now());
+        let (ticks, cpu, began) = (machine::cpu_ticks("self")?, machine::cpu_time("self")?, Instant::now());
         let messages = work()?;
         let (took, cpu) = (began.elapsed(), machine::cpu_time("self")?.saturating_sub(cpu));
+        let ticks = machine::cpu_ticks("self")?.saturating_sub(ticks);
+        // Coarser, but it knows of threads that have ended since, as those of a client do that was closed.
+        let cpu = if ticks > cpu + 2 * TICK { ticks } else { cpu };
         Ok(Self { messages, took, cpu, p99: None, note: String::new() })
     }
 }

@@ -7,6 +7,7 @@ use mainspring_pubsub::layers::CorrelationId;
 use mainspring_pubsub::{Router, Subscriber};
 use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, Consumer, StreamConsumer};
+use rdkafka::message::Headers;
 use tokio::time::Instant;
 
 use super::kafka::{Kafka, WINDOW, body, publish_all, unique};
@@ -20,14 +21,14 @@ pub(super) fn run(kafka: &Kafka, rounds: usize) -> io::Result<Vec<Row>> {
     let publisher = kafka.publisher(&topic, WINDOW)?;
     kafka.block_on(publish_all(&publisher, CONSUMED, || body(16)))?;
     // Joining a group takes time that is no message's: the first message is waited for before the clock starts.
-    let raw = || {
+    let raw = |with_headers: bool| {
         let consumer: StreamConsumer = kafka.consumer()?;
         consumer.subscribe(&[&topic]).map_err(io::Error::other)?;
-        kafka.block_on(store(&consumer))?;
+        kafka.block_on(store(&consumer, with_headers))?;
         Sample::of(|| {
             kafka.block_on(async {
                 for _ in 1..CONSUMED {
-                    store(&consumer).await?;
+                    store(&consumer, with_headers).await?;
                 }
                 Ok(CONSUMED)
             })
@@ -81,7 +82,8 @@ pub(super) fn run(kafka: &Kafka, rounds: usize) -> io::Result<Vec<Row>> {
         })
     };
     Comparison::new("B6: consume 16 B, offsets stored per message")
-        .arm("StreamConsumer", raw)
+        .arm("StreamConsumer", || raw(false))
+        .arm("StreamConsumer, headers read", || raw(true))
         .arm("BaseConsumer", base)
         .arm("kit, subscriber", subscriber)
         .arm("kit, router", || router(|router| router))
@@ -89,9 +91,14 @@ pub(super) fn run(kafka: &Kafka, rounds: usize) -> io::Result<Vec<Row>> {
         .run(rounds)
 }
 
-async fn store(consumer: &StreamConsumer) -> io::Result<()> {
+/// Receives a message and stores its offset. The kit hands out bodies that may be kept, so this does, too; its messages have
+/// an id, which is a header.
+async fn store(consumer: &StreamConsumer, with_headers: bool) -> io::Result<()> {
     let message = consumer.recv().await.map_err(io::Error::other)?;
-    // The kit hands out bodies that may be kept, so this does, too.
     std::hint::black_box(message.payload().map(<[u8]>::to_vec));
+    if with_headers {
+        let id = message.headers().and_then(|headers| Some(headers.try_get(0)?.value?.to_vec()));
+        std::hint::black_box(id);
+    }
     consumer.store_offset_from_message(&message).map_err(io::Error::other)
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use mainspring_config::ByteSize;
@@ -15,11 +16,12 @@ use tokio::runtime::Runtime;
 /// Messages on their way at once, where answers are awaited.
 pub(super) const WINDOW: usize = 10_000;
 
-/// A broker that answers.
+/// A broker that answers. The topics that were made on it go with this.
 #[derive(Debug)]
 pub struct Kafka {
     address: String,
     runtime: Runtime,
+    topics: Mutex<Vec<String>>,
 }
 
 impl Kafka {
@@ -33,7 +35,7 @@ impl Kafka {
             io::Error::new(error.kind(), format!("no Kafka at {address} ({error}); `make brokers-up` starts one"))
         })?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        Ok(Self { address, runtime })
+        Ok(Self { address, runtime, topics: Mutex::default() })
     }
 
     /// A fresh topic.
@@ -45,6 +47,7 @@ impl Kafka {
         made.into_iter()
             .collect::<Result<Vec<_>, _>>()
             .map_err(|(topic, error)| io::Error::other(format!("{topic}: {error}")))?;
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner).push(topic.clone());
         Ok(topic)
     }
 
@@ -104,6 +107,22 @@ impl Kafka {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.address);
         config
+    }
+}
+
+impl Drop for Kafka {
+    /// A gigabyte is no thing to leave behind.
+    fn drop(&mut self) {
+        let topics = std::mem::take(self.topics.get_mut().unwrap_or_else(PoisonError::into_inner));
+        if topics.is_empty() {
+            return;
+        }
+        let topics: Vec<_> = topics.iter().map(String::as_str).collect();
+        if let Ok(admin) = self.client().create::<AdminClient<DefaultClientContext>>()
+            && let Err(error) = self.block_on(admin.delete_topics(&topics, &AdminOptions::new()))
+        {
+            eprintln!("topics of the comparisons are left on {}: {error}", self.address);
+        }
     }
 }
 

@@ -48,6 +48,11 @@
 //! - **Published** messages are confirmed by all replicas in sync, without duplicates by the client's retries, and stand
 //!   in the partition in which Kafka's own clients would put their key.
 //!
+//! # Memory
+//! A subscriber keeps up to 4 MiB, or 8,000 messages, that wait to be handed out, and the client up to 2 MiB for each
+//! partition, as they are after decompression, besides the fetch that goes over it. What handlers and a router hold comes on top:
+//! see [`Router::max_bytes`](mainspring_pubsub::Router::max_bytes).
+//!
 //! # Exactly once
 //! A [`Router`](mainspring_pubsub::Router) that is `exactly_once` has what a handler leaves in its
 //! [`Outbox`](mainspring_pubsub::Outbox) published, and its message's position committed, in one Kafka transaction.

@@ -16,9 +16,10 @@ use mainspring_pubsub::{Error, ErrorKind};
 use super::state::{Fetched, Room, State};
 use super::transactions::Transactions;
 
-/// Messages and bytes that wait to be handed out before fetching pauses. One message may go over.
-pub(super) const MAX_MESSAGES: usize = 2000;
-pub(super) const MAX_BYTES: usize = 8 << 20;
+/// Messages and bytes that wait to be handed out before fetching pauses. One message may go over. Small ones are many, so
+/// that the two sides need not wake each other for every few.
+pub(super) const MAX_MESSAGES: usize = 8000;
+pub(super) const MAX_BYTES: usize = 4 << 20;
 /// How far handling may be ahead of the lowest message of a partition that is not done.
 pub(super) const MAX_GAP: usize = 10_000;
 /// Bytes that handlers may have left, to be committed, before fetching pauses.

@@ -22,8 +22,8 @@ use crate::error::{error, kind};
 use crate::options::Protocol;
 use crate::record;
 
-/// What the client may fetch ahead of us, for each partition.
-const FETCH_AHEAD_KIB: &str = "4096";
+/// What the client may fetch ahead of us, for each partition. It needs half as much again to keep small messages.
+const FETCH_AHEAD_KIB: &str = "2048";
 const FETCH_AHEAD_MESSAGES: &str = "100000";
 /// How soon a partition whose buffer was full is fetched again.
 const FETCH_PAUSE: Duration = Duration::from_millis(10);
