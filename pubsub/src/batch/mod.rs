@@ -5,6 +5,8 @@
 
 mod gathering;
 mod hold;
+mod member;
+mod state;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -19,8 +21,9 @@ use tower::Service;
 use crate::extract::{FromMessage, State};
 use crate::failure::{Failure, HandlerError};
 use crate::request::Request;
-use gathering::{Gathering, Member};
+use gathering::Gathering;
 pub(crate) use hold::Hold;
+use member::Member;
 
 /// How many messages make a batch, and how long one waits for the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
