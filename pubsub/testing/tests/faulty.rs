@@ -8,7 +8,8 @@ use std::time::Duration;
 use mainspring_config::ByteSize;
 use mainspring_pubsub::driver::{self, Capabilities, Endpoint, Lease, Opener, Outcome, Receipt, Url};
 use mainspring_pubsub::{
-    Brokers, BrokersConfig, Confirmation, Delivery, Error, Message, MessageId, Position, Publisher, Subscriber, memory,
+    Brokers, BrokersConfig, Confirmation, Delivery, Error, ErrorKind, Message, MessageId, Position, Publisher,
+    Subscriber, memory,
 };
 use mainspring_testing::conformance::{self, Backend, Options, Outcome as Came};
 use tokio::time::Instant;
@@ -25,6 +26,7 @@ enum Fault {
     TrimsAttributes,
     IgnoresLimits,
     IgnoresOptions,
+    ChecksTooMuch,
     ShowsTheUrl,
     AcksDoNotLand,
     NacksAreAcks,
@@ -108,6 +110,30 @@ struct FaultyOpener {
 #[async_trait::async_trait]
 impl Opener for FaultyOpener {
     fn check(&self, url: &Url) -> Result<(), Error> {
+        match url.option("group") {
+            None if self.fault == Fault::ChecksTooMuch => {
+                Err(Error::new(ErrorKind::Config, "check", "there is no group"))
+            }
+            _ => self.opens(url),
+        }
+    }
+
+    async fn publisher(&self, url: &Url) -> Result<Box<dyn driver::Publisher>, Error> {
+        self.opens(url)?;
+        let inner = self.broker.publisher(self.topic(url));
+        Ok(Box::new(FaultyPublisher { inner, fault: self.fault, count: Default::default() }))
+    }
+
+    async fn subscriber(&self, url: &Url) -> Result<Box<dyn driver::Subscriber>, Error> {
+        self.opens(url)?;
+        let group = if self.fault == Fault::OneGroupForAll { "all" } else { url.option("group").unwrap_or("default") };
+        let inner = self.broker.subscriber(self.topic(url), group);
+        Ok(Box::new(FaultySubscriber { inner, fault: self.fault, delivered: false }))
+    }
+}
+
+impl FaultyOpener {
+    fn opens(&self, url: &Url) -> Result<(), Error> {
         match self.fault {
             Fault::IgnoresOptions => Ok(()),
             Fault::ShowsTheUrl => url.expect_options(&["group"]).map_err(|error| {
@@ -118,21 +144,6 @@ impl Opener for FaultyOpener {
         }
     }
 
-    async fn publisher(&self, url: &Url) -> Result<Box<dyn driver::Publisher>, Error> {
-        self.check(url)?;
-        let inner = self.broker.publisher(self.topic(url));
-        Ok(Box::new(FaultyPublisher { inner, fault: self.fault, count: Default::default() }))
-    }
-
-    async fn subscriber(&self, url: &Url) -> Result<Box<dyn driver::Subscriber>, Error> {
-        self.check(url)?;
-        let group = if self.fault == Fault::OneGroupForAll { "all" } else { url.option("group").unwrap_or("default") };
-        let inner = self.broker.subscriber(self.topic(url), group);
-        Ok(Box::new(FaultySubscriber { inner, fault: self.fault, delivered: false }))
-    }
-}
-
-impl FaultyOpener {
     fn topic<'a>(&self, url: &'a Url) -> &'a str {
         if self.fault == Fault::OneTopicForAll { "all" } else { url.name() }
     }
@@ -322,6 +333,7 @@ faults! {
     attributes_in_lower_case_are_noticed: LowersAttributes fails "attributes_are_exact_or_refused" with "came as";
     trimmed_attributes_are_noticed: TrimsAttributes fails "attributes_are_exact_or_refused" with "came as";
     a_limit_that_does_not_hold_is_noticed: IgnoresLimits fails "a_key_over_the_limit_is_refused" with "limit";
+    a_check_that_refuses_too_much_is_noticed: ChecksTooMuch fails "checking_a_url_agrees_with_opening_it" with "no group";
     options_that_are_ignored_are_noticed: IgnoresOptions fails "unknown_options_are_refused" with "was accepted";
     a_password_that_is_shown_is_noticed: ShowsTheUrl fails "errors_hide_credentials" with "shows the password";
     an_ack_that_does_not_land_is_noticed: AcksDoNotLand fails "acked_messages_never_come_again" with "came";

@@ -11,6 +11,7 @@ table! {
     too_many_attributes_are_refused[AttributeLimit] 3 "A message with too many attributes is refused as such before anything is sent.";
     one_bad_entry_fails_alone[MessageLimit] 3 "In a batch, entries that are refused do not fail their neighbours.";
     unknown_options_are_refused[] 3 "An option that the broker does not know is a configuration error that names it.";
+    checking_a_url_agrees_with_opening_it[] 3 "What can be told from a URL alone refuses none that opens, and is a configuration error.";
     errors_hide_credentials[] 3 "What may be a password in a URL is in no error.";
     publishing_to_a_missing_topic_fails[MissingTopic NoNewTopics] 3 "Publishing to a topic that does not exist says so, in time.";
     receiving_from_a_missing_topic_fails[MissingTopic] 3 "Receiving from a topic that does not exist says so, in time.";
@@ -71,6 +72,23 @@ async fn unknown_options_are_refused(stage: Stage) -> Result<(), Fault> {
         ensure!(error.kind() == ErrorKind::Config, "it is refused as {:?}", error.kind());
         let said = chain(&error);
         ensure!(said.contains("nonsense"), "the error does not name the option: {said}");
+    }
+    Ok(())
+}
+
+async fn checking_a_url_agrees_with_opening_it(stage: Stage) -> Result<(), Fault> {
+    let topic = stage.topic().await?;
+    let brokers = topic.brokers();
+    for url in [topic.url.clone(), topic.group("g")] {
+        if let Err(error) = brokers.check(&url) {
+            return Err(Fault::new(format!("a URL that can be opened is refused: {}", chain(&error))));
+        }
+    }
+    let join = if topic.url.contains('?') { '&' } else { '?' };
+    // A driver may leave every fault to be found by opening.
+    if let Err(error) = brokers.check(&format!("{}{join}nonsense=1", topic.url)) {
+        ensure!(error.kind() == ErrorKind::Config, "a wrong URL is refused as {:?}", error.kind());
+        ensure!(chain(&error).contains("nonsense"), "the error does not name the option: {}", chain(&error));
     }
     Ok(())
 }
