@@ -144,13 +144,9 @@ pub trait Subscriber: Debug + Send + 'static {
         Err(no_transactions(self.endpoint().system))
     }
 
-    /// Whether nothing is left but what is on loan. Only a [volatile](Capabilities::volatile) broker is asked.
-    fn is_worked_off(&self) -> bool {
-        true
-    }
-
-    /// How far each partition is, for the debug page; `None`, the default, where there is nothing to say. It is asked for
-    /// once, and looked at from other threads.
+    /// How far it is, for the debug page, and for a router that has to work off a [volatile](Capabilities::volatile) queue;
+    /// `None`, the default, where there is nothing to say. It is asked for once, and looked at from other threads, also
+    /// when the subscriber is closed.
     fn progress(&self) -> Option<Arc<dyn Progress>> {
         None
     }
@@ -167,7 +163,8 @@ pub trait Progress: Debug + Send + Sync + 'static {
     /// The partitions that are ours at this moment, by number. It does no I/O, and blocks no longer than a lock.
     fn partitions(&self) -> Vec<PartitionProgress>;
 
-    /// How many messages wait for the group that nobody has on loan; `None`, the default, where that is not known here.
+    /// How many messages wait for the group that nobody has on loan; `None`, the default, where that is not known here. A
+    /// stopping router goes on receiving from a volatile broker until there are none.
     fn waiting(&self) -> Option<usize> {
         None
     }

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::task::{Context, Poll};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
-use futures_util::future::{Either, MapErr, Ready, TryFutureExt, ready};
 use mainspring_daemon::BoxError;
+use pin_project_lite::pin_project;
 use tower::Service;
 
 use crate::Failure;
@@ -26,14 +27,62 @@ use crate::request::Request;
     note = "for state, `State<S>` and `Router::with_state` must agree on `S`"
 )]
 pub trait Handler<Args, S>: Clone + Send + 'static {
-    /// What the handler answers, later.
+    /// What the function answers, later.
     type Future: Future<Output = Result<(), Failure>> + Send + 'static;
 
     /// Whether an argument needs an [`Outbox`](crate::Outbox).
     const OUTBOX: bool = false;
 
     /// Extracts the arguments and calls the function.
-    fn call(self, request: Request, state: &S) -> Self::Future;
+    fn call(self, request: Request, state: &S) -> Handling<Self::Future>;
+}
+
+pin_project! {
+    /// The future of a [`Handler`]'s call.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Handling<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<F> {
+        Called { #[pin] future: F },
+        // An argument could not be made.
+        Refused { failure: Option<Failure> },
+    }
+}
+
+impl<F> Handling<F> {
+    fn called(future: F) -> Self {
+        Self { state: State::Called { future } }
+    }
+
+    fn refused(failure: Failure) -> Self {
+        Self { state: State::Refused { failure: Some(failure) } }
+    }
+}
+
+impl<F: Future<Output = Result<(), Failure>>> Future for Handling<F> {
+    type Output = Result<(), BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = match self.project().state.project() {
+            StateProjection::Called { future } => ready!(future.poll(cx)),
+            StateProjection::Refused { failure } => {
+                Err(failure.take().expect("a future that is done is not polled again"))
+            }
+        };
+        Poll::Ready(result.map_err(|failure| HandlerError::from(failure).into()))
+    }
+}
+
+impl<F> fmt::Debug for Handling<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handling").finish_non_exhaustive()
+    }
 }
 
 /// A [`Handler`] and its state as a `tower::Service`.
@@ -65,14 +114,14 @@ impl<H, Args, S> fmt::Debug for HandlerService<H, Args, S> {
 impl<H: Handler<Args, S>, Args, S> Service<Request> for HandlerService<H, Args, S> {
     type Response = ();
     type Error = BoxError;
-    type Future = MapErr<H::Future, fn(Failure) -> BoxError>;
+    type Future = Handling<H::Future>;
 
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        self.handler.clone().call(request, &self.state).map_err(|failure| HandlerError::from(failure).into())
+        self.handler.clone().call(request, &self.state)
     }
 }
 
@@ -84,19 +133,19 @@ macro_rules! handlers {
             Fut: Future<Output = Result<(), Failure>> + Send + 'static,
             $($arg: FromMessage<S>,)*
         {
-            type Future = Either<Fut, Ready<Result<(), Failure>>>;
+            type Future = Fut;
 
             const OUTBOX: bool = false $(|| $arg::OUTBOX)*;
 
             #[allow(non_snake_case, unused_variables)]
-            fn call(self, request: Request, state: &S) -> Self::Future {
+            fn call(self, request: Request, state: &S) -> Handling<Fut> {
                 $(
                     let $arg = match $arg::from_message(&request, state) {
                         Ok(argument) => argument,
-                        Err(failure) => return Either::Right(ready(Err(failure))),
+                        Err(failure) => return Handling::refused(failure),
                     };
                 )*
-                Either::Left(self($($arg,)*))
+                Handling::called(self($($arg,)*))
             }
         }
     };

@@ -76,7 +76,7 @@ pub use delivery::{Delivery, Position};
 pub use error::{Error, ErrorKind};
 pub use extract::{Attempt, Attributes, FromMessage, Json, Key, State, Text};
 pub use failure::{Failure, HandlerError};
-pub use handler::{Handler, HandlerService};
+pub use handler::{Handler, HandlerService, Handling};
 pub use kafka_config::{KafkaConfig, KafkaMechanism, KafkaSaslConfig, KafkaSecurity, KafkaTlsConfig};
 pub use message::{Message, MessageId};
 pub use outbox::Outbox;

@@ -122,17 +122,22 @@ impl Shared {
 
     async fn publish(&self, mut message: Message) -> Result<Receipt, Error> {
         self.prepare(&mut message)?;
-        let (deadline, size) = (self.window.deadline(), message.size());
+        let size = message.size();
         // Whoever publishes in a loop and never has to wait must still let others run.
         coop::consume_budget().await;
-        let permit = match self.window.try_enter(size) {
-            Some(permit) => Some(permit),
-            None => within(deadline, self.window.enter(1, size)).await,
-        };
-        let Some(_permit) = permit else { return Err(self.window_full()) };
-        let message = match self.driver.publish_at_once(message) {
-            AtOnce::Answered(answer) => return answer,
-            AtOnce::Waits(message) => message,
+        let (deadline, _permit) = match self.window.try_enter(size) {
+            Some(permit) => {
+                match self.driver.publish_at_once(message) {
+                    AtOnce::Answered(answer) => return answer,
+                    AtOnce::Waits(back) => message = back,
+                }
+                (self.window.deadline(), permit)
+            }
+            None => {
+                let deadline = self.window.deadline();
+                let permit = within(deadline, self.window.enter(1, size)).await;
+                (deadline, permit.ok_or_else(|| self.window_full())?)
+            }
         };
         within(deadline, self.driver.publish(message, deadline)).await.unwrap_or_else(|| Err(self.unconfirmed()))
     }
@@ -203,16 +208,19 @@ impl Shared {
                 message.attributes.insert(TRACEPARENT.to_owned(), traceparent);
             }
         }
-        let over = |what: &str, is: usize, limit: Option<usize>, unit: &str| match limit {
-            Some(limit) if is > limit => {
-                let what = format!("the {what} {is} {unit}, the limit is {limit}");
-                Err(Error::new(ErrorKind::TooLarge, "publish", what).with_backend(self.system))
+        let key = message.key.as_ref().map_or(0, String::len);
+        for (what, is, limit, unit) in [
+            ("message", message.size(), limits.message_bytes, "bytes of body, key and attributes"),
+            ("key", key, limits.key_bytes, "bytes"),
+            ("message", message.attributes.len(), limits.attributes, "attributes"),
+        ] {
+            if let Some(limit) = limit
+                && is > limit
+            {
+                let what = format!("the {what} has {is} {unit}, the limit is {limit}");
+                return Err(Error::new(ErrorKind::TooLarge, "publish", what).with_backend(self.system));
             }
-            _ => Ok(()),
-        };
-        over("message has", message.size(), limits.message_bytes, "bytes of body, key and attributes")?;
-        over("key has", message.key.as_ref().map_or(0, String::len), limits.key_bytes, "bytes")?;
-        over("message has", message.attributes.len(), limits.attributes, "attributes")?;
+        }
         if message.attributes.contains_key("") {
             let what = "an attribute has no name";
             return Err(Error::new(ErrorKind::Invalid, "publish", what).with_backend(self.system));

@@ -100,12 +100,9 @@ impl Subscriber {
         }
     }
 
-    pub(crate) fn progress(&self) -> Option<Arc<dyn driver::Progress>> {
+    /// How far it is in what it reads, where the broker says: what a subscriber [around](Self::wrap) it passes on.
+    pub fn progress(&self) -> Option<Arc<dyn driver::Progress>> {
         self.driver.progress()
-    }
-
-    pub(crate) fn is_worked_off(&self) -> bool {
-        self.driver.is_worked_off()
     }
 
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Delivery>, Error>> {

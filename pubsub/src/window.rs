@@ -156,3 +156,47 @@ impl fmt::Display for Window {
         write!(f, "the publish window ({} messages, {bytes}) stayed full for {:?}", self.max.messages, self.timeout)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn window(bytes: u64) -> Window {
+        Window::new(&PublishConfig { max_bytes: ByteSize::bytes(bytes), ..PublishConfig::default() })
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_goes_first_also_when_others_would_fit() {
+        let window = window(10);
+        let small = window.try_enter(6).unwrap();
+        let mut large = pin!(window.enter(1, 8));
+        assert!(large.as_mut().now_or_never().is_none());
+        assert!(window.try_enter(1).is_none(), "it would overtake the large one");
+        drop(small);
+        drop(large.await);
+        assert_eq!(window.used(), 0);
+        assert!(window.try_enter(1).is_some());
+    }
+
+    #[tokio::test]
+    async fn whoever_gives_up_waiting_lets_the_others_in() {
+        let window = window(10);
+        let _small = window.try_enter(6).unwrap();
+        {
+            let mut large = pin!(window.enter(1, 8));
+            assert!(large.as_mut().now_or_never().is_none());
+        }
+        assert!(window.try_enter(1).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_is_larger_than_the_window_goes_alone() {
+        let window = window(10);
+        let alone = window.enter(1, 100).await;
+        assert!(window.try_enter(1).is_none());
+        drop(alone);
+        assert!(window.try_enter(10).is_some());
+    }
+}

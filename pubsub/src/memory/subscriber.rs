@@ -84,10 +84,6 @@ impl driver::Subscriber for MemorySubscriber {
         Ok(())
     }
 
-    fn is_worked_off(&self) -> bool {
-        self.topic.waiting(self.group) == 0
-    }
-
     fn progress(&self) -> Option<Arc<dyn Progress>> {
         Some(Arc::new(Waiting { topic: Arc::clone(&self.topic), group: self.group }))
     }

@@ -18,24 +18,20 @@ pub(super) struct Backlog {
     delayed: BTreeMap<(Instant, u64), Job>,
     /// When the first lease has to be extended, or earlier.
     renew_at: Option<Instant>,
-    next_seq: u64,
 }
 
 impl Backlog {
-    /// Takes in a new message; true when it may be handled, false when it waits behind its key.
-    pub(super) fn push(&mut self, mut job: Job) -> bool {
-        job.seq = self.next_seq;
-        self.next_seq += 1;
+    /// Takes in a new message.
+    pub(super) fn push(&mut self, job: Job) {
         self.renew_by(job.renew_at());
         if let Some(key) = job.key {
             if let Some(behind) = self.keys.get_mut(&key) {
                 behind.push_back(job);
-                return false;
+                return;
             }
             self.keys.insert(key, VecDeque::new());
         }
         self.ready.push_back(job);
-        true
     }
 
     /// The next message to be handled.
@@ -48,17 +44,11 @@ impl Backlog {
         self.ready.len()
     }
 
-    /// Says that a message of `key` is done; true when the next one may be handled now.
-    pub(super) fn free(&mut self, key: KeyHash) -> bool {
+    /// Says that a message of `key` is done: the next one may be handled.
+    pub(super) fn free(&mut self, key: KeyHash) {
         match self.keys.get_mut(&key).and_then(VecDeque::pop_front) {
-            Some(next) => {
-                self.ready.push_back(next);
-                true
-            }
-            None => {
-                self.keys.remove(&key);
-                false
-            }
+            Some(next) => self.ready.push_back(next),
+            None => drop(self.keys.remove(&key)),
         }
     }
 

@@ -10,6 +10,7 @@ use super::backlog::Backlog;
 use super::gate::Gate;
 use super::job::{Claim, Job};
 use super::ledger::{Doing, Running, Snapshot};
+use super::room::Room;
 use super::wake::{LaneWake, WorkerWake};
 use crate::MessageId;
 
@@ -43,20 +44,13 @@ struct State {
     puller_waits: bool,
 }
 
-/// Room for messages, or what takes it up.
-#[derive(Clone, Copy)]
-pub(super) struct Room {
-    pub(super) messages: usize,
-    pub(super) bytes: usize,
-}
-
 impl Board {
     pub(super) fn new(workers: Vec<Arc<WorkerWake>>, lanes: Vec<Arc<LaneWake>>, gate: Arc<Gate>, max: Room) -> Self {
         let state = State {
             backlog: Backlog::default(),
             running: vec![None; lanes.len()],
             idle: Vec::new(),
-            held: Room { messages: 0, bytes: 0 },
+            held: Room::default(),
             puller_waits: false,
         };
         Self {
@@ -267,20 +261,5 @@ impl State {
             self.backlog.free(key);
         }
         std::mem::take(&mut self.puller_waits)
-    }
-}
-
-impl Room {
-    /// What is left of `max`; nothing unless there is some of both.
-    fn left_of(self, max: Self) -> Option<Self> {
-        let left = |max: usize, held: usize| max.checked_sub(held).filter(|left| *left > 0);
-        Some(Self { messages: left(max.messages, self.messages)?, bytes: left(max.bytes, self.bytes)? })
-    }
-
-    /// Takes up room for a message; false when there is none for another. One may go over.
-    pub(super) fn take(&mut self, bytes: usize) -> bool {
-        self.messages -= 1;
-        self.bytes = self.bytes.saturating_sub(bytes);
-        self.messages > 0 && self.bytes > 0
     }
 }

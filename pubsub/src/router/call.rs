@@ -1,4 +1,4 @@
-//! A message that a lane has: its handler at work, or its dead letter on the way.
+//! What a lane does with its message: its handler at work, or its dead letter on the way.
 
 use std::sync::Arc;
 
@@ -13,9 +13,8 @@ use super::slot::Slot;
 use crate::batch::Hold;
 use crate::{Error, Outbox, Request};
 
-/// A message that a lane has.
-pub(super) struct Work {
-    pub(super) job: Job,
+/// A call of the handler, with what comes after it when it fails.
+pub(super) struct Call {
     pub(super) correlation: Correlation,
     /// When the handler began.
     pub(super) since: Instant,
@@ -33,14 +32,18 @@ pub(super) struct Burial {
     pub(super) publish: BoxFuture<Result<(), Error>>,
 }
 
-impl Work {
-    /// A message whose handler begins.
-    pub(super) fn new(shared: &Shared, job: Job, since: Instant) -> Self {
+impl Call {
+    /// The call of a lane that has never had a message.
+    pub(super) fn none() -> Self {
+        let correlation = Correlation::default();
+        Self { correlation, since: Instant::now(), held: false, hold: None, outbox: None, burial: None }
+    }
+
+    pub(super) fn new(shared: &Shared, job: &Job, since: Instant) -> Self {
         let traceparent = job.delivery.message().attributes.get("traceparent");
         let parent = traceparent.and_then(|text| TraceContext::parse(text.as_bytes()));
         let trace = parent.map_or_else(TraceContext::new, |parent| parent.child());
         Self {
-            job,
             correlation: Correlation { trace: Some(trace), request_id: None },
             since,
             held: false,
@@ -51,11 +54,10 @@ impl Work {
     }
 
     /// What the handler is called with.
-    pub(super) fn request(&self, route: &'static str) -> Request {
-        let (delivery, attempt) = (&self.job.delivery, self.job.attempt);
-        Request::new(delivery.shared())
-            .with_attempt(attempt)
-            .with_position(delivery.position())
+    pub(super) fn request(&self, job: &Job, route: &'static str) -> Request {
+        Request::new(job.delivery.shared())
+            .with_attempt(job.attempt)
+            .with_position(job.delivery.position())
             .with_route(route)
             .with_hold(self.hold.clone())
             .with_outbox(self.outbox.clone())

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::Settings;
 use super::pending::Pending;
+use super::settings::Settings;
 use crate::batch::Batching;
 use crate::driver::{Capabilities, Endpoint};
 use crate::{Error, Policy, outbox};

@@ -8,11 +8,11 @@ use mainspring_observe::{correlation, panics};
 use tokio::time::Instant;
 use tracing::{error, warn};
 
+use super::call::{Burial, Call};
 use super::dead_letter::{DeadLetter, Watcher};
 use super::lane::Lane;
 use super::ledger::Doing;
 use super::shared::Shared;
-use super::work::{Burial, Work};
 use crate::driver::Outgoing;
 use crate::error::Chain;
 use crate::failure::Verdict;
@@ -26,13 +26,12 @@ const WILL_NOT_PASS: &str = ": this does not pass by itself. Until the place for
 impl Lane {
     /// Has the message tried again or given up, as the policy says.
     pub(super) fn fail(&mut self, shared: &Shared, failure: &Failure) {
-        let Some(work) = &self.work else { return };
-        let correlation = work.correlation.clone();
+        let correlation = self.call.correlation.clone();
         correlation::with(&correlation, || self.judge(shared, failure));
     }
 
     fn judge(&mut self, shared: &Shared, failure: &Failure) {
-        let Some(Work { job, .. }) = &self.work else { return };
+        let Some(job) = &self.job else { return };
         let (route, attempt, id) = (shared.route, job.attempt, job.delivery.message().id.clone());
         let chain = Chain(failure.error()).to_string();
         if shared.board.is_draining() {
@@ -62,8 +61,8 @@ impl Lane {
             self.settle(shared, fate, |delivery| delivery.nack_after(pause));
             return;
         }
-        let Some(work) = self.work.take() else { return };
-        match shared.board.delay(self.index, work.job, Instant::now() + pause) {
+        let Some(job) = self.job.take() else { return };
+        match shared.board.delay(self.index, job, Instant::now() + pause) {
             None => shared.metrics.fate(fate),
             Some(job) => {
                 self.settle_job(shared, job, Fate::Returned, Delivery::release);
@@ -73,16 +72,16 @@ impl Lane {
 
     /// Makes a dead letter of the message, or has the broker do it.
     fn give_up(&mut self, shared: &Shared, reason: String) {
-        let Some(work) = &mut self.work else { return };
+        let Some(job) = &self.job else { return };
         let Some(to) = &shared.dead_letter else {
             let said = reason.clone();
             return self.settle_unhandled(shared, Fate::Rejected, &reason, |delivery| delivery.reject(said));
         };
         let letter = DeadLetter {
-            message: work.job.delivery.message(),
+            message: job.delivery.message(),
             reason: &reason,
-            attempts: work.job.attempt,
-            position: work.job.delivery.position(),
+            attempts: job.attempt,
+            position: job.delivery.position(),
             route: shared.route,
         };
         let mut letter = letter.letter(&shared.source, &to.capabilities().limits);
@@ -93,13 +92,13 @@ impl Lane {
         }
         let to = to.clone();
         let publish = Box::pin(async move { to.publish(letter).await.map(drop) });
-        work.burial = Some(Burial { reason, publish });
+        self.call.burial = Some(Burial { reason, publish });
         shared.board.note(self.index, Doing::Burying);
     }
 
     /// Goes on publishing a dead letter.
     pub(super) fn bury(&mut self, shared: &Shared) -> Poll<()> {
-        let Some(Work { correlation, burial, .. }) = &mut self.work else { return Poll::Ready(()) };
+        let Call { correlation, burial, .. } = &mut self.call;
         let Some(Burial { publish, .. }) = burial else { return Poll::Ready(()) };
         let mut cx = Context::from_waker(&self.waker);
         let Poll::Ready(result) = correlation::lend(correlation, || publish.as_mut().poll(&mut cx)) else {
@@ -118,7 +117,7 @@ impl Lane {
 
     /// No dead letter could be made: the message stays where it came from.
     fn keep_unburied(&mut self, shared: &Shared, cause: &Error) {
-        let Some(Work { job, .. }) = &self.work else { return };
+        let Some(job) = &self.job else { return };
         let (route, id) = (shared.route, &job.delivery.message().id);
         let error = Chain(cause).to_string();
         if shared.board.is_draining() {
@@ -140,7 +139,7 @@ impl Lane {
         reason: &str,
         outcome: impl FnOnce(Delivery) -> Confirmation,
     ) {
-        let Some(Work { job, .. }) = &self.work else { return };
+        let Some(job) = &self.job else { return };
         let (message, attempts, position) = (job.delivery.shared(), job.attempt, job.delivery.position());
         if self.settle(shared, fate, outcome) {
             watch(shared, &DeadLetter { message: &message, reason, attempts, position, route: shared.route });

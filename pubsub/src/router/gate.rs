@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
-use super::handle::RouteState;
+use super::route_state::RouteState;
 
 /// One route's switch. It exists before the route runs.
 pub(super) struct Gate {

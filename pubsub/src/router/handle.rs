@@ -7,6 +7,7 @@ use mainspring_daemon::Context;
 use tracing::info;
 
 use super::gate::Gate;
+use super::route_state::RouteState;
 use super::run::{self, Live};
 use super::shared::Shared;
 use super::{Router, check};
@@ -38,20 +39,6 @@ struct Named {
     gate: Arc<Gate>,
     /// What the debug page shows, once the route runs. It does not keep the route alive.
     view: Weak<Shared>,
-}
-
-/// What a route does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RouteState {
-    /// It pulls and handles, or will when its router runs.
-    Running,
-    /// It neither pulls nor begins a handler, until it is resumed.
-    Paused,
-    /// It finishes what handlers have begun, for good.
-    Draining,
-    /// It has closed its subscriber, or its router is gone.
-    Ended,
 }
 
 impl RouterHandle {
@@ -253,29 +240,6 @@ impl State {
             }
             _ => Ok(()),
         }
-    }
-}
-
-impl RouteState {
-    /// What has to be done for a route to be so.
-    fn verb(self) -> &'static str {
-        match self {
-            Self::Running => "resume",
-            Self::Paused => "pause",
-            Self::Draining | Self::Ended => "drain",
-        }
-    }
-}
-
-/// As it follows the route's name: `runs`, `is paused`, `drains`, `has ended`.
-impl fmt::Display for RouteState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Running => "runs",
-            Self::Paused => "is paused",
-            Self::Draining => "drains",
-            Self::Ended => "has ended",
-        })
     }
 }
 

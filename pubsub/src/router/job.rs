@@ -39,13 +39,13 @@ pub(super) struct Claim {
 }
 
 impl Job {
-    pub(super) fn new(mut delivery: Delivery, received: Instant) -> Self {
+    pub(super) fn new(mut delivery: Delivery, seq: u64, received: Instant) -> Self {
         delivery.release_on_drop();
         let message = delivery.message();
         let (key, bytes) = (message.key.as_deref().map(hash_key), message.size());
         let attempt = delivery.attempt().unwrap_or(1);
         let loan = delivery.lease().map(|expires| Box::new(Loan::new(expires, received)));
-        Self { delivery, attempt, seq: 0, key, bytes, received, loan }
+        Self { delivery, attempt, seq, key, bytes, received, loan }
     }
 
     /// When the broker takes the message back.

@@ -7,12 +7,12 @@ use mainspring_observe::correlation;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::call::Call;
 use super::job::{Claim, Job};
 use super::ledger::Doing;
 use super::shared::Shared;
 use super::slot::Slot;
 use super::wake::LaneWake;
-use super::work::Work;
 use crate::error::Chain;
 use crate::metrics::{Class, Fate};
 use crate::{Confirmation, Delivery, ErrorKind, Failure};
@@ -23,7 +23,9 @@ pub(super) struct Lane {
     pub(super) slot: Box<dyn Slot>,
     pub(super) wake: Arc<LaneWake>,
     pub(super) waker: Waker,
-    pub(super) work: Option<Work>,
+    pub(super) job: Option<Job>,
+    /// What is done with the message, or was done with the last one.
+    pub(super) call: Call,
     /// What was settled and is still on the board.
     settled: Option<Claim>,
     /// When the last message ended, if that was in this turn: the next one begins then.
@@ -40,7 +42,18 @@ const TURN: usize = 16;
 impl Lane {
     pub(super) fn new(index: usize, slot: Box<dyn Slot>, wake: Arc<LaneWake>) -> Self {
         let waker = Waker::from(Arc::clone(&wake));
-        Self { index, slot, wake, waker, work: None, settled: None, ended: None, deadline: None, is_free: true }
+        Self {
+            index,
+            slot,
+            wake,
+            waker,
+            job: None,
+            call: Call::none(),
+            settled: None,
+            ended: None,
+            deadline: None,
+            is_free: true,
+        }
     }
 
     /// Goes on with the message, and with the next ones, as far as that is possible without waiting. Ready when there is
@@ -48,7 +61,7 @@ impl Lane {
     pub(super) fn poll(&mut self, shared: &Shared) -> Poll<()> {
         self.ended = None;
         for _ in 0..TURN {
-            if self.work.is_none() {
+            if self.job.is_none() {
                 let mut now = self.ended.take();
                 let Some(job) = shared.board.next(self.index, self.settled.take(), &mut now) else {
                     return Poll::Ready(());
@@ -68,25 +81,21 @@ impl Lane {
         if job.attempt > 1 {
             shared.metrics.redelivered.inc();
         }
-        let work = self.work.insert(Work::new(shared, job, since));
-        self.slot.start(work.request(shared.route));
+        self.call = Call::new(shared, &job, since);
+        self.slot.start(self.call.request(&job, shared.route));
+        self.job = Some(job);
     }
 
     /// Goes on with the message; ready when the lane is done with it.
     fn go_on(&mut self, shared: &Shared) -> Poll<()> {
-        match &self.work {
-            None => Poll::Ready(()),
-            Some(work) if work.burial.is_some() => self.bury(shared),
-            Some(_) => self.handle(shared),
-        }
+        if self.call.burial.is_some() { self.bury(shared) } else { self.handle(shared) }
     }
 
     /// Goes on with the handler.
     fn handle(&mut self, shared: &Shared) -> Poll<()> {
-        let Some(work) = &mut self.work else { return Poll::Ready(()) };
         // A batch may have begun since.
-        if work.held && !work.has_begun(&*self.slot) {
-            if shared.board.is_draining() && work.withdraw() {
+        if self.call.held && !self.call.has_begun(&*self.slot) {
+            if shared.board.is_draining() && self.call.withdraw() {
                 return self.return_held(shared);
             }
             if shared.board.parks() {
@@ -95,21 +104,20 @@ impl Lane {
             }
         }
         let mut cx = Context::from_waker(&self.waker);
-        let result = match correlation::lend(&mut work.correlation, || self.slot.poll(&mut cx)) {
+        let result = match correlation::lend(&mut self.call.correlation, || self.slot.poll(&mut cx)) {
             Poll::Ready(result) => result,
             Poll::Pending => {
                 let now = Instant::now();
                 self.note_held(shared, now);
-                let Some(work) = &mut self.work else { return Poll::Ready(()) };
-                if work.held && shared.board.is_draining() && work.withdraw() {
+                if self.call.held && shared.board.is_draining() && self.call.withdraw() {
                     return self.return_held(shared);
                 }
-                let timeout = Some(work.since + shared.policy.timeout).filter(|_| !work.held);
+                let timeout = Some(self.call.since + shared.policy.timeout).filter(|_| !self.call.held);
                 if timeout.is_none_or(|timeout| now < timeout) {
                     self.deadline = self.keep_lease(shared, now).into_iter().chain(timeout).min();
                     return Poll::Pending;
                 }
-                correlation::with(&work.correlation, || self.slot.clear());
+                correlation::with(&self.call.correlation, || self.slot.clear());
                 Err(Failure::timed_out(shared.policy.timeout))
             }
         };
@@ -119,11 +127,10 @@ impl Lane {
 
     /// Settles for a handler that is done.
     fn end(&mut self, shared: &Shared, result: Result<(), Failure>) {
-        let Some(work) = &mut self.work else { return };
-        let outbox = work.close_outbox();
+        let outbox = self.call.close_outbox();
         let now = Instant::now();
         let class = result.as_ref().err().map_or(Class::Ok, |failure| failure.class);
-        shared.metrics.processed(class, now - work.since);
+        shared.metrics.processed(class, now - self.call.since);
         self.ended = Some(now);
         self.deadline = None;
         match result {
@@ -139,9 +146,7 @@ impl Lane {
 
     /// Gives a message back that a layer still holds.
     fn return_held(&mut self, shared: &Shared) -> Poll<()> {
-        if let Some(work) = &self.work {
-            correlation::with(&work.correlation, || self.slot.clear());
-        }
+        correlation::with(&self.call.correlation, || self.slot.clear());
         self.deadline = None;
         self.settle(shared, Fate::Returned, Delivery::release);
         Poll::Ready(())
@@ -149,7 +154,7 @@ impl Lane {
 
     /// Keeps the lease; answers when to look at it again.
     pub(super) fn keep_lease(&mut self, shared: &Shared, now: Instant) -> Option<Instant> {
-        let job = &mut self.work.as_mut()?.job;
+        let job = self.job.as_mut()?;
         let before = job.lease();
         let next = job.keep(now);
         if job.lease() != before {
@@ -160,14 +165,13 @@ impl Lane {
 
     /// Notes whether a layer holds the message back, and has the handler's time begin when it no longer does.
     fn note_held(&mut self, shared: &Shared, now: Instant) {
-        let Some(work) = &mut self.work else { return };
-        let held = !work.has_begun(&*self.slot);
-        if held == work.held {
+        let held = !self.call.has_begun(&*self.slot);
+        if held == self.call.held {
             return;
         }
-        work.held = held;
+        self.call.held = held;
         if !held {
-            work.since = now;
+            self.call.since = now;
         }
         shared.board.note(self.index, if held { Doing::Held } else { Doing::Handling });
     }
@@ -179,8 +183,8 @@ impl Lane {
         fate: Fate,
         outcome: impl FnOnce(Delivery) -> Confirmation,
     ) -> bool {
-        match self.work.take() {
-            Some(work) => self.settle_job(shared, work.job, fate, outcome),
+        match self.job.take() {
+            Some(job) => self.settle_job(shared, job, fate, outcome),
             None => true,
         }
     }
@@ -211,8 +215,9 @@ impl Lane {
 
     /// Drops what the lane does; its message goes back.
     pub(super) fn give_back(&mut self, shared: &Shared) {
-        let Some(Work { job, correlation, .. }) = &self.work else { return };
-        let (id, attempt, correlation) = (job.delivery.message().id.clone(), job.attempt, correlation.clone());
+        let Some(job) = &self.job else { return };
+        let (id, attempt) = (job.delivery.message().id.clone(), job.attempt);
+        let correlation = self.call.correlation.clone();
         correlation::with(&correlation, || {
             self.slot.clear();
             warn!(route = shared.route, message_id = %id, attempt, "handler was cut off at the deadline; message is returned");

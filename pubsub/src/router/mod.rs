@@ -2,6 +2,7 @@
 
 mod backlog;
 mod board;
+mod call;
 mod check;
 mod dead_letter;
 mod failing;
@@ -13,13 +14,15 @@ mod ledger;
 mod page;
 mod pending;
 mod pull;
+mod room;
 mod route;
+mod route_state;
 mod run;
 mod service;
+mod settings;
 mod shared;
 mod slot;
 mod wake;
-mod work;
 mod worker;
 
 use std::fmt;
@@ -39,11 +42,13 @@ use crate::{Error, Policy, Publisher, Request, Subscriber};
 
 pub use dead_letter::DeadLetter;
 use dead_letter::Watcher;
-pub use handle::{RouteState, RouterHandle};
+pub use handle::RouterHandle;
 use pending::{Pending, Starting};
+pub use route_state::RouteState;
 use run::{Gone, Live, Run};
 pub use service::RouteService;
 use service::{Erased, Typed};
+use settings::Settings;
 
 /// Calls a handler for each message, and settles for it: acked when the handler returns `Ok`, otherwise tried again or
 /// made a dead letter as the [`Policy`] says. A panic counts as a failure and stops nothing.
@@ -67,31 +72,10 @@ pub struct Router<S = ()> {
     handle: RouterHandle,
 }
 
-/// What holds for every route.
-#[derive(Clone)]
-struct Settings {
-    concurrency: usize,
-    prefetch: Option<usize>,
-    max_bytes: usize,
-    policy: Policy,
-    dead_letter: Option<Publisher>,
-    watcher: Option<Watcher>,
-    exactly_once: bool,
-}
-
 impl<S: 'static> Router<S> {
     /// A router without routes.
     pub fn new() -> Self {
-        let settings = Settings {
-            concurrency: 16,
-            prefetch: None,
-            max_bytes: ByteSize::mib(64).as_usize(),
-            policy: Policy::default(),
-            dead_letter: None,
-            watcher: None,
-            exactly_once: false,
-        };
-        Self { routes: Vec::new(), settings, handle: RouterHandle::default() }
+        Self { routes: Vec::new(), settings: Settings::default(), handle: RouterHandle::default() }
     }
 
     /// Handles what comes `from` a subscriber with a function: see [`Handler`]. `name` is what logs, metrics and the
@@ -329,13 +313,6 @@ impl Router<()> {
         }
         check::limits(&self.settings)?;
         self.routes.iter().try_for_each(|route| check::route(route, &self.settings))
-    }
-}
-
-impl Settings {
-    /// How many messages of a route handlers may have at once.
-    fn lanes(&self, batching: Option<&Batching>) -> usize {
-        self.concurrency.saturating_mul(batching.map_or(1, |batching| batching.max))
     }
 }
 

@@ -5,8 +5,9 @@ use std::fmt::{self, Write};
 use mainspring_daemon::{Context, PageRequest, PageResponse};
 use tokio::time::Instant;
 
-use super::handle::{RouteState, RouterHandle};
+use super::handle::RouterHandle;
 use super::ledger::{Doing, Held, Running};
+use super::route_state::RouteState;
 use super::shared::Shared;
 use crate::ErrorKind;
 use crate::driver::PartitionProgress;

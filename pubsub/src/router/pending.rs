@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use mainspring_daemon::{Context, Latch, Shutdown};
 
-use super::Settings;
 use super::check;
 use super::gate::Gate;
 use super::route::Route;
 use super::service::Erased;
+use super::settings::Settings;
 use crate::batch::Batching;
 use crate::error::Chain;
 use crate::{Error, Publisher, Subscriber};

@@ -9,9 +9,9 @@ use mainspring_daemon::BoxFuture;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::warn;
 
-use super::handle::RouteState;
 use super::job::Job;
 use super::route::Route;
+use super::route_state::RouteState;
 use super::shared::Shared;
 use crate::error::Chain;
 use crate::{Backoff, Error};
@@ -42,6 +42,7 @@ impl Route {
         let mut timer = Timer::default();
         let mut healthy = false;
         let mut arrived: Vec<Job> = Vec::with_capacity(TURN);
+        let mut next_seq = 0;
         let (mut errors, mut pause) = (0, None);
         loop {
             let next = poll_fn(|cx| {
@@ -83,7 +84,8 @@ impl Route {
                 let received = loop {
                     match self.subscriber.poll_next(cx) {
                         Poll::Ready(Ok(Some(delivery))) => {
-                            let job = Job::new(delivery, now);
+                            let job = Job::new(delivery, next_seq, now);
+                            next_seq += 1;
                             let more = room.take(job.bytes);
                             arrived.push(job);
                             if !more || arrived.len() == TURN || !gate.is_running() {
@@ -108,7 +110,7 @@ impl Route {
                     Some(Poll::Ready(_)) => return Poll::Ready(Some(Ok(()))),
                     Some(Poll::Pending) if came == 0 => {
                         nothing_new = nothing_new || (volatile && last_request.as_mut().poll(cx).is_ready());
-                        if nothing_new && self.subscriber.is_worked_off() {
+                        if nothing_new && self.shared.waiting() == 0 {
                             return self.shared.board.poll_empty(cx).map(|()| None);
                         }
                         return Poll::Pending;

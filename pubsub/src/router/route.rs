@@ -10,14 +10,15 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
-use super::Settings;
-use super::board::{Board, Room};
+use super::board::Board;
 use super::gate::Gate;
-use super::handle::RouteState;
 use super::lane::Lane;
 use super::pending::Pending;
 use super::pull::{Ended, handle_rest};
+use super::room::Room;
+use super::route_state::RouteState;
 use super::service::Erased;
+use super::settings::Settings;
 use super::shared::Shared;
 use super::wake::{LaneWake, WorkerWake};
 use super::worker::Worker;

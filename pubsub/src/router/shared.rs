@@ -27,3 +27,10 @@ pub(super) struct Shared {
     pub(super) returned: Tally,
     pub(super) board: Board,
 }
+
+impl Shared {
+    /// How many messages of a queue in memory nobody has on loan.
+    pub(super) fn waiting(&self) -> usize {
+        self.progress.as_ref().and_then(|progress| progress.waiting()).unwrap_or(0)
+    }
+}

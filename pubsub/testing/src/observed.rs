@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use mainspring_pubsub::driver::{self, Capabilities, Endpoint, Lease, Outcome, Outgoing, Receipt, Url};
+use mainspring_pubsub::driver::{self, Capabilities, Endpoint, Lease, Outcome, Outgoing, Progress, Receipt, Url};
 use mainspring_pubsub::{Confirmation, Delivery, Error, ErrorKind, Message, MessageId, Publisher, Subscriber, memory};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -39,14 +39,8 @@ struct State {
 #[derive(Default)]
 struct Topic {
     published: Vec<Message>,
-    groups: BTreeMap<String, Group>,
-}
-
-/// What a group has not settled, and what of it is out.
-#[derive(Default)]
-struct Group {
-    unsettled: BTreeSet<MessageId>,
-    out: BTreeSet<MessageId>,
+    /// What each group has not settled.
+    groups: BTreeMap<String, BTreeSet<MessageId>>,
 }
 
 impl Observed {
@@ -122,7 +116,7 @@ impl Observer {
         loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
-            if self.state().topics.values().all(|topic| topic.groups.values().all(|group| group.unsettled.is_empty())) {
+            if self.state().topics.values().all(|topic| topic.groups.values().all(BTreeSet::is_empty)) {
                 return;
             }
             changed.await;
@@ -133,7 +127,7 @@ impl Observer {
     pub(crate) fn left(&self) -> String {
         let mut left = Vec::new();
         for (name, topic) in &self.state().topics {
-            for (group, Group { unsettled: messages, .. }) in &topic.groups {
+            for (group, messages) in &topic.groups {
                 if messages.is_empty() {
                     continue;
                 }
@@ -159,7 +153,7 @@ impl Observer {
             bytes <= max_bytes
         });
         let unsettled = kept.map(|message| message.id.clone()).collect();
-        topic.groups.insert(group.to_owned(), Group { unsettled, ..Group::default() });
+        topic.groups.insert(group.to_owned(), unsettled);
     }
 
     /// Notes a message before the broker has it, so that it is never delivered before it is known.
@@ -168,7 +162,7 @@ impl Observer {
         let topic = state.topics.entry(topic.to_owned()).or_default();
         topic.published.push(message.clone());
         for group in topic.groups.values_mut() {
-            group.unsettled.insert(message.id.clone());
+            group.insert(message.id.clone());
         }
     }
 
@@ -180,25 +174,10 @@ impl Observer {
             topic.published.remove(at);
         }
         for group in topic.groups.values_mut() {
-            group.unsettled.remove(id);
+            group.remove(id);
         }
         drop(state);
         self.changed.notify_waiters();
-    }
-
-    fn lent(&self, source: &Source, id: &MessageId) {
-        let mut state = self.state();
-        let topic = state.topics.get_mut(&source.topic);
-        if let Some(group) = topic.and_then(|topic| topic.groups.get_mut(&source.group)) {
-            group.out.insert(id.clone());
-        }
-    }
-
-    /// Whether everything that the group has not settled is out.
-    fn is_worked_off(&self, source: &Source) -> bool {
-        let state = self.state();
-        let group = state.topics.get(&source.topic).and_then(|topic| topic.groups.get(&source.group));
-        group.is_none_or(|group| group.unsettled.is_subset(&group.out))
     }
 
     fn settled(&self, source: &Source, id: &MessageId, outcome: &Outcome, result: &Result<(), Error>) {
@@ -212,16 +191,10 @@ impl Observer {
             (Outcome::Nack { .. }, Ok(())) => tally.nacked += 1,
             (_, Ok(())) => tally.returned += 1,
         }
-        let is_lost = matches!(result, Err(error) if error.kind() == ErrorKind::Lost);
         let done = result.is_ok() && matches!(outcome, Outcome::Ack | Outcome::Reject { .. });
-        if let Some(group) = topics.get_mut(&source.topic).and_then(|topic| topic.groups.get_mut(&source.group)) {
-            if done {
-                group.unsettled.remove(id);
-            }
-            // Of a message whose lease was lost, somebody else may have the next one.
-            if !is_lost {
-                group.out.remove(id);
-            }
+        let topic = topics.get_mut(&source.topic).filter(|_| done);
+        if let Some(group) = topic.and_then(|topic| topic.groups.get_mut(&source.group)) {
+            group.remove(id);
         }
         drop(state);
         self.changed.notify_waiters();
@@ -308,7 +281,6 @@ impl driver::Subscriber for ObservedSubscriber {
         let next = ready!(pin!(self.inner.next()).poll(cx))?;
         let Some(inner) = next else { return Poll::Ready(Ok(None)) };
         let (message, attempt, position) = (inner.shared(), inner.attempt(), inner.position());
-        self.observer.lent(&self.source, &message.id);
         let lease = ObservedLease { inner, source: Arc::clone(&self.source), observer: Arc::clone(&self.observer) };
         let mut delivery = Delivery::new(message, Box::new(lease));
         if let Some(attempt) = attempt {
@@ -328,8 +300,8 @@ impl driver::Subscriber for ObservedSubscriber {
         self.inner.begin_transactions(deadline).await
     }
 
-    fn is_worked_off(&self) -> bool {
-        self.observer.is_worked_off(&self.source)
+    fn progress(&self) -> Option<Arc<dyn Progress>> {
+        self.inner.progress()
     }
 
     fn capabilities(&self) -> Capabilities {

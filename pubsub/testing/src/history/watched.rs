@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use mainspring_pubsub::driver::{self, Capabilities, Endpoint, Lease, Outcome, Outgoing};
+use mainspring_pubsub::driver::{self, Capabilities, Endpoint, Lease, Outcome, Outgoing, Progress};
 use mainspring_pubsub::{Confirmation, Delivery, Error, Message, Subscriber};
 use tokio::time::Instant;
 
@@ -72,6 +72,10 @@ impl driver::Subscriber for Watched {
 
     async fn begin_transactions(&mut self, deadline: Instant) -> Result<(), Error> {
         self.inner.begin_transactions(deadline).await
+    }
+
+    fn progress(&self) -> Option<Arc<dyn Progress>> {
+        self.inner.progress()
     }
 
     fn capabilities(&self) -> Capabilities {
