@@ -8,6 +8,7 @@ use axum::extract::Path;
 use axum::{Json, Router, routing::get};
 use mainspring_config::Duration;
 use mainspring_observe::log::{Access, Output};
+use mainspring_observe::metrics;
 use mainspring_server::config::{AdminAddr, LameDuck};
 use mainspring_server::{Config, Service, SimpleServer};
 use serde::Serialize;
@@ -27,7 +28,12 @@ pub enum Arm {
     KitLog,
     /// `axum::serve` with the usual layers: request id, trace, caught panics, timeout, metrics by route.
     Tower,
+    /// `SimpleServer` with profiles on and [`SERIES`] series of its own.
+    Watched,
 }
+
+/// What a busy service may well have: so many series make a scrape.
+pub const SERIES: u32 = 10_000;
 
 impl Arm {
     /// All of them, the reference first.
@@ -43,6 +49,7 @@ impl Arm {
             Self::Kit => "SimpleServer, everything on",
             Self::KitLog => "the same with JSON access log",
             Self::Tower => "the usual tower stack, no access log",
+            Self::Watched => "SimpleServer, profiled and scraped",
         }
     }
 
@@ -53,6 +60,7 @@ impl Arm {
             Self::Kit => "kit",
             Self::KitLog => "kit-log",
             Self::Tower => "tower",
+            Self::Watched => "watched",
         }
     }
 }
@@ -60,9 +68,9 @@ impl Arm {
 /// Serves the arm that the first argument names: see [`serve`].
 pub fn main(used: fn() -> Used) {
     let name = std::env::args().nth(1).unwrap_or_default();
-    match Arm::ALL.into_iter().find(|arm| arm.name() == name) {
+    match Arm::ALL.into_iter().chain([Arm::Watched]).find(|arm| arm.name() == name) {
         Some(arm) => serve(arm, used),
-        None => eprintln!("usage: serve {}", Arm::ALL.map(Arm::name).join("|")),
+        None => eprintln!("usage: serve {}|watched", Arm::ALL.map(Arm::name).join("|")),
     }
 }
 
@@ -115,7 +123,7 @@ async fn listen(arm: Arm) {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     if matches!(arm, Arm::Bare | Arm::Tower) {
         let listener = tokio::net::TcpListener::bind(any).await.expect("loopback can be bound");
-        announce(listener.local_addr().expect("a bound socket has an address"));
+        announce(listener.local_addr().expect("a bound socket has an address"), None);
         let router = if arm == Arm::Bare { routes() } else { tower::layered(routes()) };
         axum::serve(listener, router).await.expect("serving has no end");
         return;
@@ -129,14 +137,26 @@ async fn listen(arm: Arm) {
     if arm == Arm::KitLog {
         config.log.access = Access::To(Output::File("/dev/null".into()));
     }
+    if arm == Arm::Watched {
+        config.pprof.enabled = true;
+        config.metrics.max_series = SERIES;
+        metrics::set_max_series(SERIES as usize);
+        let seen = metrics::counters("cats_seen", "Cats, by their number", ["cat"]);
+        for cat in 1..SERIES {
+            seen.with([&cat.to_string()]).inc();
+        }
+    }
     let identity = mainspring_observe::Identity::new("cats", "1");
     let _log = mainspring_server::init(&config.log, &identity).expect("the log can be set up");
     let bound = SimpleServer::new(config).register(Cats).bind().expect("loopback can be bound");
-    announce(bound.http_addr().expect("a bound server has an address"));
+    announce(bound.http_addr().expect("a bound server has an address"), bound.admin_addr());
     bound.run(std::future::pending()).await.expect("serving has no end");
 }
 
-fn announce(addr: SocketAddr) {
-    println!("{addr}");
+fn announce(addr: SocketAddr, admin: Option<SocketAddr>) {
+    match admin {
+        Some(admin) => println!("{addr} {admin}"),
+        None => println!("{addr}"),
+    }
     let _ = std::io::stdout().flush();
 }

@@ -17,13 +17,15 @@ pub struct Child {
     output: BufReader<ChildStdout>,
     /// Where it serves.
     pub addr: SocketAddr,
+    /// Where its admin listener is, if it has one.
+    pub admin: Option<SocketAddr>,
 }
 
 impl Child {
     /// Starts `arm` with the binary `program`, which lies beside this one, on the first processor where `taskset`
     /// exists.
     pub fn start(program: &str, arm: Arm) -> io::Result<Self> {
-        let binary = std::env::current_exe()?.with_file_name(program);
+        let binary = beside(program)?;
         let mut command = if Path::new("/usr/bin/taskset").exists() {
             let mut command = Command::new("taskset");
             command.args(["-c", "0"]).arg(binary);
@@ -35,6 +37,13 @@ impl Child {
         Self::spawn(command)
     }
 
+    /// Starts `arm` where the system likes, so that the admin listener's thread need not wait for the other one.
+    pub fn unpinned(arm: Arm) -> io::Result<Self> {
+        let mut command = Command::new(beside("serve")?);
+        command.arg(arm.name());
+        Self::spawn(command)
+    }
+
     /// Starts an arm by a command of its own, and reads where it serves.
     pub fn spawn(mut command: Command) -> io::Result<Self> {
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
@@ -42,8 +51,11 @@ impl Child {
             return Err(io::Error::other("the child has no pipes"));
         };
         let mut output = BufReader::new(output);
-        let addr = line(&mut output)?.parse().map_err(io::Error::other)?;
-        Ok(Self { process, input, output, addr })
+        let said = line(&mut output)?;
+        let (addr, admin) = said.split_once(' ').map_or((&*said, None), |(addr, admin)| (addr, Some(admin)));
+        let addr = addr.parse().map_err(io::Error::other)?;
+        let admin = admin.map(str::parse).transpose().map_err(io::Error::other)?;
+        Ok(Self { process, input, output, addr, admin })
     }
 
     /// Processor time used so far, of all its threads.
@@ -74,6 +86,11 @@ impl Drop for Child {
 pub(crate) fn allocations(line: &str) -> io::Result<(u64, u64)> {
     let (count, bytes) = line.split_once(' ').ok_or_else(|| io::Error::other("two numbers were expected"))?;
     Ok((count.parse().map_err(io::Error::other)?, bytes.parse().map_err(io::Error::other)?))
+}
+
+/// The path of a binary of this package, or of an example that was built with it.
+pub(crate) fn beside(program: &str) -> io::Result<std::path::PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name(program))
 }
 
 fn line(output: &mut BufReader<ChildStdout>) -> io::Result<String> {

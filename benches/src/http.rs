@@ -90,10 +90,11 @@ async fn allocations(protocol: Protocol, arm: Arm) -> io::Result<(f64, f64)> {
     Ok((each(after.0, before.0), each(after.1, before.1)))
 }
 
-/// The arms are binaries of this package; `cargo run` builds only one.
-fn build_arms() -> io::Result<()> {
+/// The arms are binaries of this package, and an example; `cargo run` builds only one.
+pub(crate) fn build_arms() -> io::Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = std::process::Command::new(cargo);
-    build.args(["build", "--locked", "--release", "--quiet", "--package", "mainspring-benches", "--bins"]);
+    build.args(["build", "--locked", "--release", "--quiet", "--bins"]);
+    build.args(["--package", "mainspring-benches", "--package", "orders"]);
     if build.status()?.success() { Ok(()) } else { Err(io::Error::other("the arms could not be built")) }
 }

@@ -5,6 +5,9 @@
 //! | `arms.rs` | the servers that are compared |
 //! | `child.rs` | an arm in a process of its own, and what it has used |
 //! | `http.rs` | requests: arms in turn |
+//! | `hostile.rs` | connections that do nothing, or harm: others' latency, and memory |
+//! | `watched.rs` | a CPU profile and a scrape while requests are served |
+//! | `figures.rs`, `limits.rs` | their tables; as many descriptors as they need |
 //! | `tower.rs` | the usual layers, for one of the arms |
 //! | `load.rs` | the client |
 //! | `messages.rs` | the paths of a message |
@@ -20,8 +23,11 @@
 
 pub mod arms;
 pub mod child;
+pub mod figures;
 pub mod gate;
+pub mod hostile;
 pub mod http;
+pub mod limits;
 pub mod load;
 pub mod machine;
 pub mod messages;
@@ -30,3 +36,4 @@ pub mod pubsub;
 pub mod rounds;
 pub mod table;
 mod tower;
+pub mod watched;

@@ -1,6 +1,7 @@
 //! The benches: `make bench`.
 //!
-//! `bench [http] [memory] [kafka]` runs these parts, without names all; `bench B4 B5` runs these comparisons on Kafka.
+//! `bench [http] [hostile] [watched] [memory] [kafka]` runs these parts, without names all; `bench B4 B5` runs these
+//! comparisons on Kafka.
 //! `--rounds N` and `--seconds N` set how long, `--json FILE` also writes what was measured, with the machine's facts.
 //! Gates are not here: see `bin/gates.rs`.
 
@@ -9,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use mainspring_benches::machine::Machine;
-use mainspring_benches::{http, pubsub};
+use mainspring_benches::{hostile, http, limits, pubsub, watched};
 use serde_json::{Map, Value, json};
 
 fn main() -> ExitCode {
@@ -17,7 +18,7 @@ fn main() -> ExitCode {
     let result = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         #[cfg(feature = "kafka")]
         ["held", arm, topic] => pubsub::held(arm, topic),
-        _ => Options::read(args).and_then(|options| run(&options)),
+        _ => limits::raise().and_then(|()| Options::read(args)).and_then(|options| run(&options)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -35,7 +36,7 @@ struct Options {
     json: Option<String>,
 }
 
-const PARTS: [&str; 3] = ["http", "memory", "kafka"];
+const PARTS: [&str; 5] = ["http", "hostile", "watched", "memory", "kafka"];
 /// The comparisons that need a broker.
 const ON_KAFKA: [&str; 7] = ["B4", "B5", "B6", "B7", "B11", "B13", "exactly-once"];
 
@@ -79,6 +80,13 @@ fn run(options: &Options) -> io::Result<()> {
     let mut results = Map::new();
     if options.wants("http") {
         results.insert("http".to_owned(), http::run(options.rounds, Duration::from_secs(options.seconds))?);
+    }
+    let time = Duration::from_secs(options.seconds);
+    if options.wants("hostile") {
+        results.insert("hostile".to_owned(), json!(hostile::run(options.rounds, time)?));
+    }
+    if options.wants("watched") {
+        results.insert("watched".to_owned(), json!(watched::run(options.rounds, time)?));
     }
     if options.wants("memory") {
         note(&mut results, pubsub::in_process(options.rounds)?);
