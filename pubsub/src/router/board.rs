@@ -42,6 +42,8 @@ struct State {
     held: Room,
     /// Whether the puller waits for messages to be finished.
     puller_waits: bool,
+    /// It is woken when no more messages than these are ready: once for many, and while the lanes still have some.
+    low: usize,
 }
 
 impl Board {
@@ -52,6 +54,7 @@ impl Board {
             idle: Vec::new(),
             held: Room::default(),
             puller_waits: false,
+            low: max.messages.saturating_sub(lanes.len()) / 2,
         };
         Self {
             state: Mutex::new(state),
@@ -252,7 +255,8 @@ impl Board {
 }
 
 impl State {
-    /// Strikes off a message that was settled; answers whether the puller waits for that.
+    /// Strikes off a message that was settled; answers whether the puller is to be woken for that. It looks for room
+    /// itself when a retry is put off: then nothing may be struck off for long.
     fn strike(&mut self, lane: usize, settled: &Claim) -> bool {
         self.running[lane] = None;
         self.held.messages -= 1;
@@ -260,6 +264,8 @@ impl State {
         if let Some(key) = settled.key {
             self.backlog.free(key);
         }
-        std::mem::take(&mut self.puller_waits)
+        let woken = self.puller_waits && self.backlog.ready() <= self.low;
+        self.puller_waits &= !woken;
+        woken
     }
 }

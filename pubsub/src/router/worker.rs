@@ -48,11 +48,15 @@ impl Worker {
         self.ready = ready;
     }
 
-    /// Has free lanes take what waits, one after the other: as most handlers are done at once, one lane will often do.
+    /// Has free lanes take what waits, one after the other: as most handlers are done at once, one lane will often do. Its
+    /// turn is the worker's, or as many turns as there are lanes would go by before others have theirs.
     fn poll_free(&mut self) {
         while let Some(place) = self.free.pop() {
             if self.poll_lane(place).is_ready() {
                 return self.free.push(place);
+            }
+            if self.lanes[place].job.is_none() {
+                return;
             }
         }
     }
