@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt::Write as _;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use mainspring::pubsub::{Error, ErrorKind};
@@ -51,6 +52,13 @@ pub(crate) fn interrupted() -> ExitCode {
 pub(crate) fn complain(message: &str) {
     use std::io::Write as _;
     let _ = writeln!(std::io::stderr(), "mainspring: {}", message.trim_end());
+}
+
+/// Tells somebody who may be waiting in vain that a queue in memory ends with this process. A script knows.
+pub(crate) fn warn_of_memory(volatile: bool) {
+    if volatile && std::io::stderr().is_terminal() {
+        complain("what is published to `memory://` stays in this process: nobody else sees it");
+    }
 }
 
 /// An error and its causes.

@@ -30,6 +30,7 @@ const FLUSH: Duration = Duration::from_secs(30);
 pub(crate) async fn run(settings: &Settings, args: PublishArgs, mut stop: Stop) -> Result<ExitCode, Exit> {
     let sources = lines::open(&args.files)?;
     let publisher = settings.brokers()?.publisher(&args.url).await?;
+    exit::warn_of_memory(publisher.capabilities().volatile);
     let limit = publisher.capabilities().limits.message_bytes.unwrap_or(LONGEST);
     let mut lines = lines::read(sources, limit);
     let mut progress = Progress::new();

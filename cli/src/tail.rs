@@ -9,7 +9,7 @@ use mainspring::pubsub::{Delivery, Subscriber};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::args::TailArgs;
-use crate::exit::{Exit, chain, complain};
+use crate::exit::{Exit, chain, complain, warn_of_memory};
 use crate::settings::Settings;
 use crate::show;
 use crate::stop::Stop;
@@ -24,6 +24,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(crate) async fn run(settings: &Settings, args: TailArgs, mut stop: Stop) -> Result<ExitCode, Exit> {
     let url = in_a_group(&args.url)?;
     let mut subscriber = settings.brokers()?.subscriber(&url).await?;
+    warn_of_memory(subscriber.capabilities().volatile);
     let mut out = io::stdout();
     let result = tokio::select! {
         () = &mut stop => Ok(()),

@@ -26,6 +26,9 @@ const MAX_RECONNECT_PAUSE: Duration = Duration::from_secs(2);
 /// What to look at when a connection comes about and nothing comes of it.
 const PORT: &str = "is this a Kafka port, and do it and `kafka.security` agree on TLS and passwords?";
 
+/// The client's advice when an answer is too long, for a setting that is not ours to offer.
+const MORE: &str = ": increase receive.message.max.bytes";
+
 /// Settings of every client.
 pub(crate) fn config(options: &Options) -> ClientConfig {
     let mut config = ClientConfig::new();
@@ -99,6 +102,8 @@ fn error_of((code, reason): &(Code, String)) -> Error {
             format!("{reason}; the broker does not take our certificate: see `kafka.tls.cert`")
         }
         _ if reason.contains("closed by peer") => format!("{reason}; {PORT}"),
+        // The client takes the first bytes of whatever is said there for a length, and wants to be allowed more.
+        _ if reason.contains(MORE) => format!("{}; {PORT}", reason.replace(MORE, "")),
         _ => reason.clone(),
     };
     errors::error(kind, "connect", what)

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::io::Write;
 use std::net::TcpListener;
 use std::time::Duration;
 
@@ -44,6 +45,23 @@ async fn a_port_that_never_answers_is_named() {
     for error in errors(&Kafka::at(&address), "kafka://orders").await {
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.to_string().contains(&address), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_port_of_another_protocol_is_asked_about() {
+    let web = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = web.local_addr().unwrap().to_string();
+    // Ends with the process.
+    std::thread::spawn(move || {
+        while let Ok((mut peer, _)) = web.accept() {
+            let _ = peer.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+        }
+    });
+    for error in errors(&Kafka::at(&address), "kafka://orders").await {
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        let said = error.to_string();
+        assert!(said.contains("is this a Kafka port") && !said.contains("receive.message.max.bytes"), "{said}");
     }
 }
 
