@@ -1,9 +1,12 @@
 //! A broker in the test that waits for facts.
 
-use std::sync::Arc;
+use std::future::pending;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::select_all;
 use mainspring_pubsub::{Brokers, BrokersConfig, Error, Message, Publisher, Receipt, Router, Subscriber, memory};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::observed::{Observed, Observer};
@@ -18,7 +21,12 @@ pub struct Harness {
     observed: Observed,
     brokers: Brokers,
     patience: Duration,
+    /// Whether the routers that were started have failed.
+    failures: Arc<Mutex<Vec<Failure>>>,
 }
+
+/// The error of a router that has ended with one.
+type Failure = watch::Receiver<Option<String>>;
 
 /// How deliveries ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,7 +58,7 @@ impl Harness {
         let observed = Observed::new(memory::Broker::new(config.memory.clone()), observer);
         let brokers = Brokers::new(&config).unwrap_or_else(|error| panic!("the configuration cannot work: {error:?}"));
         let brokers = brokers.register("memory", observed.clone());
-        Self { observed, brokers, patience: Duration::from_secs(30) }
+        Self { observed, brokers, patience: Duration::from_secs(30), failures: Arc::default() }
     }
 
     /// How long [`settled`](Self::settled) waits, by tokio's clock. 30 s by default; on a paused clock hours cost
@@ -91,7 +99,11 @@ impl Harness {
 
     /// Starts a router. Dropping what comes back aborts it.
     pub fn start(&self, router: Router) -> Running {
-        Running::start(router)
+        let running = Running::start(router);
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.retain(|failure| failure.has_changed().is_ok());
+        failures.push(running.failed());
+        running
     }
 
     /// What was published to `topic` so far, in order; `<topic>.dead` has what was rejected.
@@ -108,11 +120,21 @@ impl Harness {
     /// in topics without any group are not waited for.
     ///
     /// # Panics
-    /// When that takes longer than the harness has patience; it names the messages that are left.
+    /// When that takes longer than the harness has [patience](Self::with_patience); it names the messages that are left.
+    /// And at once when a router that was [started](Self::start) here, and is still there, has ended with an error that
+    /// nobody has asked for: nobody would handle what is left.
     pub async fn settled(&self) -> Tally {
-        match self.settled_within(self.patience).await {
-            Ok(tally) => tally,
-            Err(left) => panic!("not everything was settled in {:?}: {left}", self.patience),
+        let failed = self.failed();
+        tokio::select! {
+            biased;
+            settled = self.settled_within(self.patience) => match settled {
+                Ok(tally) => tally,
+                Err(left) => {
+                    let patience = self.patience;
+                    panic!("not everything was settled in {patience:?}, see `Harness::with_patience`: {left}")
+                }
+            },
+            error = failed => panic!("a router has failed: {error}; what it leaves: {}", self.observed.observer().left()),
         }
     }
 
@@ -122,6 +144,23 @@ impl Harness {
         match timeout(limit, observer.all_settled()).await {
             Ok(()) => Ok(observer.tally()),
             Err(_) => Err(observer.left()),
+        }
+    }
+
+    /// The error of the first router that fails.
+    async fn failed(&self) -> String {
+        let failures: Vec<_> = {
+            let known = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+            // One that was dropped is of no interest any more.
+            known.iter().filter(|failure| failure.has_changed().is_ok()).cloned().collect()
+        };
+        let first = async |mut failure: Failure| match failure.wait_for(Option::is_some).await {
+            Ok(error) => error.clone().unwrap_or_default(),
+            Err(_) => pending().await,
+        };
+        match failures.is_empty() {
+            true => pending().await,
+            false => select_all(failures.into_iter().map(|failure| Box::pin(first(failure)))).await.0,
         }
     }
 }

@@ -1,18 +1,24 @@
 //! A router at work in a test.
 
+use std::error::Error as StdError;
+use std::fmt::Write;
 use std::time::Duration;
 
 use mainspring_daemon::{Context, Trigger};
 use mainspring_pubsub::{Error, Router};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 /// A router at work. Dropping it aborts it, as a server does that is out of time.
 #[derive(Debug)]
+#[must_use = "a router that is dropped is aborted"]
 pub struct Running {
     cx: Context,
     trigger: Trigger,
     task: JoinSet<Result<(), Error>>,
+    /// The error with which the router ended, until somebody has asked for it.
+    failed: watch::Sender<Option<String>>,
 }
 
 impl Running {
@@ -20,8 +26,16 @@ impl Running {
     pub fn start(router: Router) -> Self {
         let (trigger, cx) = Context::test("router");
         let mut task = JoinSet::new();
-        task.spawn(router.run(cx.clone()));
-        Self { cx, trigger, task }
+        let (failed, run) = (watch::Sender::default(), router.run(cx.clone()));
+        let note = failed.clone();
+        task.spawn(async move {
+            let result = run.await;
+            if let Err(error) = &result {
+                note.send_replace(Some(chain(error)));
+            }
+            result
+        });
+        Self { cx, trigger, task, failed }
     }
 
     /// What the router was handed: readiness, checks and debug pages can be looked at here.
@@ -36,7 +50,9 @@ impl Running {
 
     /// Waits until the router ends, for at most `limit`; `None` when it goes on. A panic of the router goes on here.
     pub async fn ended(&mut self, limit: Duration) -> Option<Result<(), Error>> {
-        match timeout(limit, self.task.join_next()).await.ok()?? {
+        let ended = timeout(limit, self.task.join_next()).await.ok()??;
+        self.failed.send_replace(None);
+        match ended {
             Ok(result) => Some(result),
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => None,
@@ -57,8 +73,25 @@ impl Running {
         }
     }
 
+    /// Tells of an error that ends the router, for as long as nobody has asked how it ended.
+    pub(crate) fn failed(&self) -> watch::Receiver<Option<String>> {
+        self.failed.subscribe()
+    }
+
     /// Drops the router's future, as a server does that is out of time, and waits until it is gone.
     pub async fn abort(mut self) {
         self.task.shutdown().await;
     }
+}
+
+/// An error and everything that caused it, on one line.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // Writing to a string does not fail.
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
 }

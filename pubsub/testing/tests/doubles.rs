@@ -72,12 +72,35 @@ async fn every_group_has_to_settle() {
 }
 
 #[tokio::test(start_paused = true)]
-#[should_panic(expected = "`ship` of `orders` has 1 left (t1)")]
+#[should_panic(expected = "settled in 3600s, see `Harness::with_patience`: `ship` of `orders` has 1 left (t1)")]
 async fn settled_says_what_is_left_when_its_patience_is_over() {
     let harness = Harness::new().with_patience(Duration::from_secs(3600));
     let _inbox = harness.subscriber("orders", "ship");
     harness.publish("orders", Message::new("tea").with_id("t1")).await;
     harness.settled().await;
+}
+
+#[tokio::test(start_paused = true)]
+#[should_panic(expected = "two routes are called `ship`")]
+async fn settled_says_at_once_why_a_router_did_not_start() {
+    let harness = Harness::new().with_patience(Duration::MAX);
+    let router = Router::new().route("ship", harness.subscriber("orders", "ship"), ship);
+    let _router = harness.start(router.route("ship", harness.subscriber("orders", "ship"), ship));
+    harness.publish("orders", Message::new("tea")).await;
+    harness.settled().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_error_of_a_router_counts_until_it_is_known() {
+    let harness = Harness::new();
+    let mut empty = harness.start(Router::new());
+    assert!(empty.ended(Duration::from_secs(60)).await.unwrap().is_err());
+    drop(harness.start(Router::new()));
+    let inbox = harness.subscriber("orders", "ship");
+    let router = harness.start(Router::new().route("ship", inbox, ship));
+    harness.publish("orders", Message::new("slow")).await;
+    assert_eq!(harness.settled().await.acked, 1);
+    router.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
