@@ -113,7 +113,7 @@ fn wrong_usage_is_told_with_what_is_right() {
         (&["publish", "orders"], "`://` is missing"),
         (&["publish", "memroy://t"], "did you mean `memory`"),
         (&["publish", "memory://t?nonsense=1"], "unknown option `nonsense`"),
-        (&["publish", "sqs://t"], "feature `aws`"),
+        (&["publish", "sqs://t"], "no driver for `sqs`"),
         (&["tail", "memory://"], "the name is missing"),
         (&["tail", "memory://t", "-n", "0"], "0"),
         (&["verify"], "URL"),

@@ -16,9 +16,11 @@ use crate::subscriber::Subscriber;
 use crate::url::nearest;
 use crate::{Error, memory};
 
-/// Schemes that the kit knows, and the cargo feature of `mainspring` that brings each driver.
-const FEATURES: [(&str, &str); 6] =
-    [("kafka", "kafka"), ("sns", "aws"), ("sqs", "aws"), ("gcp", "gcp"), ("http", "http"), ("https", "http")];
+/// Schemes whose driver comes with a cargo feature of `mainspring`, of the same name.
+const OPTIONAL: [&str; 1] = ["kafka"];
+
+/// Schemes of brokers that people know and no version of the kit has a driver for yet.
+const WITHOUT_DRIVER: [&str; 5] = ["sns", "sqs", "gcp", "http", "https"];
 
 /// Opens publishers and subscribers by URL: one driver for each scheme.
 ///
@@ -138,12 +140,14 @@ impl Brokers {
         }
         let registered: Vec<_> = self.openers.keys().copied().collect();
         let listed = format!("this program knows: {}", registered.join(", "));
-        if let Some((_, feature)) = FEATURES.iter().find(|(known, _)| *known == scheme) {
+        if OPTIONAL.contains(&scheme) {
             let what = format!("the driver of `{scheme}` is not in this program");
-            let hint = format!("enable the cargo feature `{feature}` of `mainspring`; {listed}");
-            return Err(url.fault(what, hint));
+            return Err(url.fault(what, format!("enable the cargo feature `{scheme}` of `mainspring`; {listed}")));
         }
-        let known = registered.iter().copied().chain(FEATURES.iter().map(|(known, _)| *known));
+        if WITHOUT_DRIVER.contains(&scheme) {
+            return Err(url.fault(format!("this version has no driver for `{scheme}`"), listed));
+        }
+        let known = registered.iter().copied().chain(OPTIONAL);
         let hint = match nearest(scheme, known) {
             Some(near) => format!("did you mean `{near}`? {listed}"),
             None => listed,
