@@ -23,6 +23,8 @@ pub struct PageRequest {
     pub method: String,
     /// The query string, without the question mark; empty when there is none.
     pub query: String,
+    /// What the client wants to have: the header `Accept`; empty when there is none.
+    pub accept: String,
     /// The request's body, at most 64 KiB.
     pub body: Vec<u8>,
 }
@@ -49,7 +51,13 @@ impl Page {
 impl PageRequest {
     /// A request as a test would make it.
     pub fn new(method: &str, query: &str, body: impl Into<Vec<u8>>) -> Self {
-        Self { method: method.to_owned(), query: query.to_owned(), body: body.into() }
+        Self { method: method.to_owned(), query: query.to_owned(), accept: String::new(), body: body.into() }
+    }
+
+    /// Sets what the client wants to have.
+    pub fn with_accept(mut self, accept: &str) -> Self {
+        self.accept = accept.to_owned();
+        self
     }
 }
 

@@ -26,6 +26,7 @@ impl DecodeError {
     /// The same, for a body that is itself the field of something.
     pub(crate) fn within(self, outer: &str) -> Self {
         let field = match self.field.as_str() {
+            _ if outer == "." => self.field,
             "." => outer.to_owned(),
             field if field.starts_with('[') => format!("{outer}{field}"),
             field => format!("{outer}.{field}"),
@@ -53,9 +54,21 @@ pub(crate) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, DecodeError> {
 fn explain<T: DeserializeOwned>(body: &[u8]) -> DecodeError {
     let mut json = serde_json::Deserializer::from_slice(body);
     match serde_path_to_error::deserialize::<_, T>(&mut json) {
-        Err(error) => DecodeError::new(error.path().to_string(), error.inner().to_string()),
+        Err(error) => {
+            let (at, what) = (error.path().to_string(), error.inner().to_string());
+            match missing(&what).map(str::to_owned) {
+                // The path ends where the field should be.
+                Some(field) => DecodeError::new(field, what).within(&at),
+                None => DecodeError::new(at, what),
+            }
+        }
         Ok(_) => {
             DecodeError::new(".", json.end().err().map_or_else(|| "not JSON".to_owned(), |error| error.to_string()))
         }
     }
+}
+
+/// The name in `missing field `quantity` at line 1 column 2`, which is how every deserializer words it.
+fn missing(what: &str) -> Option<&str> {
+    Some(what.strip_prefix("missing field `")?.split_once('`')?.0)
 }

@@ -2,7 +2,7 @@
 //! [`Publisher`](crate::Publisher), [`Subscriber`](crate::Subscriber) and [`Delivery`], where windows, limits, metrics,
 //! tracing and what happens on drop are written once.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -325,6 +325,13 @@ impl Endpoint {
     pub fn with_cluster(mut self, cluster: impl Into<String>) -> Self {
         self.cluster = Some(cluster.into());
         self
+    }
+}
+
+/// `kafka://orders`: without the group.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.system, self.destination)
     }
 }
 

@@ -157,7 +157,8 @@ mod tests {
     #[test]
     fn a_body_that_cannot_be_read_names_the_field() {
         assert!(said(r#"{"items": [{"quantity": "two"}]}"#).contains("field `items[0].quantity`: invalid type"));
-        assert!(said(r#"{"items": [{}]}"#).contains("field `items[0]`: missing field `quantity`"));
+        assert!(said(r#"{"items": [{}]}"#).contains("field `items[0].quantity`: missing field `quantity`"));
+        assert!(said("{}").contains("field `items`: missing field `items`"));
         assert!(said(r#"{"items": []} x"#).contains("trailing characters"));
         assert!(said("").contains("EOF"));
     }

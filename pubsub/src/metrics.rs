@@ -11,6 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
+use crate::RouteState;
 use crate::driver::Endpoint;
 
 static FAMILIES: LazyLock<Families> = LazyLock::new(Families::register);
@@ -22,6 +23,7 @@ struct Families {
     inflight: Family<RouteLabels, Gauge>,
     outcome: Family<OutcomeLabels, Counter>,
     redelivered: Family<RouteLabels, Counter>,
+    state: Family<StateLabels, Gauge>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -55,6 +57,12 @@ struct RouteLabels {
 struct OutcomeLabels {
     route: &'static str,
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StateLabels {
+    route: &'static str,
+    state: &'static str,
 }
 
 /// What a publisher counts.
@@ -95,6 +103,33 @@ pub(crate) struct Handled {
     fates: [Counter; 7],
     pub(crate) inflight: Gauge,
     pub(crate) redelivered: Counter,
+}
+
+/// Says which state a route is in: 1 for that, 0 for the others.
+#[derive(Debug)]
+pub(crate) struct StateGauges([(RouteState, Gauge); 4]);
+
+impl StateGauges {
+    pub(crate) fn new(route: &'static str) -> Self {
+        Self(
+            RouteState::ALL.map(|state| {
+                (state, FAMILIES.state.get_or_create(&StateLabels { route, state: state.as_str() }).clone())
+            }),
+        )
+    }
+
+    pub(crate) fn set(&self, now: RouteState) {
+        for (state, gauge) in &self.0 {
+            gauge.set((*state == now).into());
+        }
+    }
+
+    /// Says nothing more about a route that there is no more.
+    pub(crate) fn forget(route: &'static str) {
+        for state in RouteState::ALL {
+            FAMILIES.state.remove(&StateLabels { route, state: state.as_str() });
+        }
+    }
 }
 
 impl Sent {
@@ -198,6 +233,7 @@ impl Families {
             inflight: Family::default(),
             outcome: Family::default(),
             redelivered: Family::default(),
+            state: Family::default(),
         };
         let all = registry();
         all.register("messaging_client_sent_messages", "Messages published, by result", families.sent.clone());
@@ -210,6 +246,11 @@ impl Families {
         all.register("pubsub_inflight", "Messages received and not yet settled", families.inflight.clone());
         all.register("pubsub_outcome", "What became of received messages", families.outcome.clone());
         all.register("pubsub_redelivered", "Messages received for another attempt", families.redelivered.clone());
+        all.register(
+            "pubsub_route_state",
+            "What a route does: 1 for its state, 0 for the others",
+            families.state.clone(),
+        );
         families
     }
 }

@@ -264,6 +264,74 @@ async fn routes_are_switched_by_post_and_the_page_shows_it() {
     tasks.shutdown().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_route_that_was_drained_stays_on_the_page_and_readiness_and_metrics_tell_of_each_state() {
+    let (_brokers, _publisher, inbox) = orders().await;
+    let router = Router::new().route("told of", inbox, |Text(_): Text| async { Ok(()) });
+    let handle = router.handle();
+    let mut router = start(router);
+    let [check] = router.cx.board().checks().try_into().expect("one check");
+    assert!(!check.is_required());
+    let seen = || {
+        let text = mainspring_observe::metrics::text(&[mainspring_observe::metrics::registry()]);
+        let ours = text.lines().filter_map(|line| line.strip_prefix(r#"pubsub_route_state{route="told of",state=""#));
+        ours.filter_map(|line| line.strip_suffix(r#""} 1"#)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(seen(), ["running"]);
+    check.run().await.unwrap();
+    handle.pause("told of").unwrap();
+    assert_eq!(seen(), ["paused"]);
+    assert_eq!(check.run().await.unwrap_err().to_string(), "route `told of` is paused");
+    handle.drain("told of").unwrap();
+    assert_eq!(seen(), ["draining"]);
+    router.ended().await.unwrap();
+    assert_eq!(seen(), ["ended"]);
+    assert_eq!(check.run().await.unwrap_err().to_string(), "route `told of` has ended");
+    let page = ask(&router.cx, "GET", "").await.body;
+    let told = "route told of: memory://orders?group=ship, ended (drained); start the process anew\n";
+    assert_eq!(page, told);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_shown_with_its_position_and_the_beginning_of_its_key() {
+    let (publisher, inbox, _outcomes) = common::partition::partition();
+    let log = log();
+    let hang = |State(log): State<Seen>, Text(text): Text| async move {
+        log.note(text);
+        std::future::pending().await
+    };
+    let router = start(Router::new().route("ship", inbox, hang).with_state(Arc::clone(&log)).concurrency(1));
+    // Another router of the same process shares the page.
+    let (_other, inbox, _outcomes) = common::partition::partition();
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(Router::new().route("audit", inbox, |Text(_): Text| async { Ok(()) }).run(router.cx.clone()));
+    let (odd, long) = ("red\u{1b}[31m\n\u{202e}\"", format!("{}b", "ä".repeat(64)));
+    for key in [odd, &long] {
+        publisher.send(Message::new("x").with_key(key)).unwrap();
+    }
+    log.wait(1).await;
+    sleep(Duration::from_secs(1)).await;
+    let page = ask(&router.cx, "GET", "").await.body;
+    assert!(page.contains(", position 0/0, key \"red\\u{1b}[31m\\n\\u{202e}\\\"\"\n"), "{page}");
+    assert!(page.contains(&format!(", position 0/1, key \"{}\"…\n", "ä".repeat(64))), "{page}");
+    let [shown] = router.cx.board().pages().try_into().expect("one page");
+    let asked = PageRequest::new("GET", "", "").with_accept("text/html, application/json;q=0.9");
+    for answer in [ask(&router.cx, "GET", "format=json").await, shown.render(asked).await] {
+        assert_eq!(answer.content_type, "application/json");
+        let page: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+        let [ship, audit] = page["routes"].as_array().unwrap().as_slice() else { panic!("{page}") };
+        assert_eq!((&ship["route"], &audit["route"]), (&"ship".into(), &"audit".into()));
+        assert_eq!((&ship["state"], &ship["source"]), (&"running".into(), &"partition://log".into()));
+        assert_eq!((&ship["held"]["running"], &ship["held"]["ready"]), (&1.into(), &1.into()));
+        let [first, second] = ship["held"]["messages"].as_array().unwrap().as_slice() else { panic!("{page}") };
+        assert_eq!((&first["partition"], &first["offset"], &first["lane"]), (&0.into(), &0.into(), &0.into()));
+        assert_eq!((&first["key"], &second["key"]), (&odd.into(), &format!("{}…", "ä".repeat(64)).into()));
+    }
+    router.abort().await;
+    tasks.shutdown().await;
+}
+
 #[tokio::test]
 async fn orders_that_make_no_sense_are_refused_with_what_would() {
     let (_brokers, _publisher, inbox) = orders().await;

@@ -149,7 +149,7 @@ impl Board {
 
     /// The message that `lane` has, until it is struck off.
     pub(super) fn message(&self, lane: usize) -> Option<MessageId> {
-        self.lock().running[lane].as_ref().map(|running| running.id.clone())
+        self.lock().running[lane].as_ref().map(|running| running.message.id.clone())
     }
 
     /// Hands out what was held during a pause, and the retries that are due, and has leases extended; answers when to

@@ -164,7 +164,7 @@ pub(super) fn fault(key: &str, what: String, hint: &str) -> Error {
 }
 
 pub(super) fn at(source: &Endpoint) -> String {
-    format!("{}://{}", source.system, source.destination)
+    source.to_string()
 }
 
 /// How long a message can be kept; `None` when there is no end.

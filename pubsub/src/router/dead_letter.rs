@@ -43,7 +43,7 @@ impl DeadLetter<'_> {
         let reason = self.short_reason(&letter, limits).to_owned();
         add(&mut letter, limits, REASON, reason);
         add(&mut letter, limits, "dead-letter-route", self.route.to_owned());
-        add(&mut letter, limits, "dead-letter-source", format!("{}://{}", source.system, source.destination));
+        add(&mut letter, limits, "dead-letter-source", source.to_string());
         letter
     }
 

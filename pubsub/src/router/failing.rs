@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mainspring_observe::{correlation, panics};
 use tokio::time::Instant;
+use tracing::field::display;
 use tracing::{error, warn};
 
 use super::call::{Burial, Call};
@@ -51,7 +52,9 @@ impl Lane {
             return self.retry(shared, pause, Fate::Retried);
         }
         let field = failure.error().downcast_ref::<DecodeError>().map(DecodeError::field);
-        error!(route, message_id = %id, attempt, error = chain, field, "message is given up");
+        let (source, position) = (&shared.source, job.delivery.position().map(display));
+        let dead_letter = shared.dead_letter.as_ref().map_or("rejected".to_owned(), |to| to.endpoint().to_string());
+        error!(route, %source, position, message_id = %id, attempt, error = chain, field, dead_letter, "message is given up");
         self.give_up(shared, chain);
     }
 

@@ -3,15 +3,18 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use mainspring_daemon::Context;
+use mainspring_daemon::{Check, Context};
 use tracing::info;
 
 use super::gate::Gate;
+use super::route::Route;
 use super::route_state::RouteState;
 use super::run::{self, Live};
 use super::shared::Shared;
 use super::{Router, check};
 use crate::brokers::Brokers;
+use crate::driver::Endpoint;
+use crate::metrics::StateGauges;
 use crate::{Error, ErrorKind};
 
 /// Pauses, resumes, drains, adds and removes the routes of one [`Router`](crate::Router).
@@ -34,11 +37,15 @@ struct State {
     flushed: Vec<Brokers>,
 }
 
-struct Named {
-    name: &'static str,
-    gate: Arc<Gate>,
-    /// What the debug page shows, once the route runs. It does not keep the route alive.
-    view: Weak<Shared>,
+/// A route as the debug page knows it. It does not keep the route alive.
+#[derive(Clone)]
+pub(super) struct Named {
+    pub(super) name: &'static str,
+    pub(super) gate: Arc<Gate>,
+    /// What it receives from, once it runs.
+    pub(super) source: Option<Arc<Endpoint>>,
+    /// What it holds, while it runs.
+    pub(super) view: Weak<Shared>,
 }
 
 impl RouterHandle {
@@ -117,7 +124,7 @@ impl RouterHandle {
         routes.iter().try_for_each(|route| state.expect_free(route.name()))?;
         for route in &routes {
             state.routes.retain(|known| known.name != route.name());
-            state.routes.push(Named { name: route.name(), gate: Arc::clone(route.gate()), view: route.view() });
+            state.routes.push(Named::new(route));
             info!(route = route.name(), "route added");
         }
         drop(state);
@@ -143,7 +150,11 @@ impl RouterHandle {
             gate
         };
         gate.ended().await;
-        self.lock().routes.retain(|known| !Arc::ptr_eq(&known.gate, &gate));
+        let mut state = self.lock();
+        if let Some(at) = state.routes.iter().position(|known| Arc::ptr_eq(&known.gate, &gate)) {
+            StateGauges::forget(state.routes.remove(at).name);
+        }
+        drop(state);
         info!(route, "route removed");
         Ok(())
     }
@@ -161,20 +172,20 @@ impl RouterHandle {
     /// Notes a route that is to run.
     pub(super) fn announce(&self, name: &'static str) -> Arc<Gate> {
         let gate = Arc::new(Gate::new());
-        self.lock().routes.push(Named { name, gate: Arc::clone(&gate), view: Weak::new() });
+        self.lock().routes.push(Named { name, gate: Arc::clone(&gate), source: None, view: Weak::new() });
         gate
     }
 
     /// Has the debug page show a route that was announced.
-    pub(super) fn show(&self, gate: &Arc<Gate>, view: Weak<Shared>) {
-        if let Some(known) = self.lock().routes.iter_mut().find(|known| Arc::ptr_eq(&known.gate, gate)) {
-            known.view = view;
+    pub(super) fn show(&self, route: &Route) {
+        if let Some(known) = self.lock().routes.iter_mut().find(|known| Arc::ptr_eq(&known.gate, route.gate())) {
+            *known = Named::new(route);
         }
     }
 
-    /// The routes that run.
-    pub(super) fn views(&self) -> Vec<Arc<Shared>> {
-        self.lock().routes.iter().filter_map(|known| known.view.upgrade()).collect()
+    /// All routes, for the debug page.
+    pub(super) fn named(&self) -> Vec<Named> {
+        self.lock().routes.clone()
     }
 
     /// Has the publishers of `brokers` flushed when everything has drained, once for all routes.
@@ -184,6 +195,17 @@ impl RouterHandle {
             state.flushed.push(brokers.clone());
             run::flush_all_at_end(cx, brokers.clone());
         }
+    }
+
+    /// Has `/readyz?verbose` name the routes that were paused, drained, or have ended. That is an operator's decision, or
+    /// the router's own end to answer for, so it does not hold readiness back.
+    pub(super) fn tell_readiness(&self, cx: &Context) {
+        let handle = self.clone();
+        cx.check(Check::new(format!("{} routes", cx.name())).optional(), move || {
+            let said: Vec<_> = handle.routes().into_iter().filter(|(_, state)| *state != RouteState::Running).collect();
+            let said: Vec<_> = said.into_iter().map(|(name, state)| format!("route `{name}` {state}")).collect();
+            async move { if said.is_empty() { Ok(()) } else { Err(said.join(", ").into()) } }
+        });
     }
 
     /// Says that the router runs: from now on routes can be added.
@@ -223,6 +245,15 @@ impl RouterHandle {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing of others runs under the lock, so a poisoned one is still whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Named {
+    /// A route that is about to run: from now on metrics tell of its state.
+    fn new(route: &Route) -> Self {
+        route.gate().measure(route.name());
+        let (name, gate) = (route.name(), Arc::clone(route.gate()));
+        Self { name, gate, source: Some(Arc::clone(&route.shared.source)), view: route.view() }
     }
 }
 

@@ -1,14 +1,18 @@
 //! What the debug page shows of the messages that a route holds.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::job::Job;
-use crate::MessageId;
+use crate::Message;
+use crate::delivery::Position;
 
 /// A message that a lane has.
 #[derive(Clone)]
 pub(super) struct Running {
-    pub(super) id: MessageId,
+    pub(super) message: Arc<Message>,
+    pub(super) position: Option<Position>,
     pub(super) attempt: u32,
     pub(super) since: Instant,
     pub(super) received: Instant,
@@ -36,7 +40,8 @@ pub(super) struct Snapshot {
 
 /// A message that waits.
 pub(super) struct Held {
-    pub(super) id: MessageId,
+    pub(super) message: Arc<Message>,
+    pub(super) position: Option<Position>,
     pub(super) attempt: u32,
     pub(super) received: Instant,
     pub(super) lease: Option<Instant>,
@@ -45,14 +50,14 @@ pub(super) struct Held {
 impl Running {
     /// A message whose handler begins.
     pub(super) fn new(job: &Job, since: Instant) -> Self {
-        let Held { id, attempt, received, lease } = Held::new(job);
-        Self { id, attempt, since, received, lease, doing: Doing::Handling }
+        let Held { message, position, attempt, received, lease } = Held::new(job);
+        Self { message, position, attempt, since, received, lease, doing: Doing::Handling }
     }
 }
 
 impl Held {
     pub(super) fn new(job: &Job) -> Self {
-        let id = job.delivery.message().id.clone();
-        Self { id, attempt: job.attempt, received: job.received, lease: job.lease() }
+        let (message, position) = (job.delivery.shared(), job.delivery.position());
+        Self { message, position, attempt: job.attempt, received: job.received, lease: job.lease() }
     }
 }

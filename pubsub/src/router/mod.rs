@@ -267,7 +267,8 @@ impl Router<()> {
     /// Runs until the daemon is told to stop, or until every subscriber is closed.
     ///
     /// Holds readiness back from this call on, until each route has been seen to receive without error, and whenever
-    /// one cannot. Serves `/debug/pubsub`, which shows what is in flight and takes what [`RouterHandle`] does
+    /// one cannot. A route that was paused or has ended does not hold it back, but `/readyz?verbose` and the gauge
+    /// `pubsub_route_state` say so. Serves `/debug/pubsub`, which shows what is in flight and takes what [`RouterHandle`] does
     /// by POST. Has the publishers of the brokers that the subscribers come from, and the
     /// dead letters' own, flushed after everything has drained. Errors that may pass are waited out, with growing
     /// pauses; one that will not stops all routes in order and is the answer.
@@ -278,6 +279,7 @@ impl Router<()> {
         let (sender, newcomers) = mpsc::channel(1);
         handle.begin(Live { cx: cx.clone(), stop: stop.clone(), newcomers: sender });
         page::serve(&cx, handle.clone());
+        handle.tell_readiness(&cx);
         let routes = self.starting(&cx, &handle);
         let run = Run { handle: Gone(handle), cx, trigger: Some(trigger), stop, newcomers, grace };
         async move {

@@ -17,6 +17,18 @@ pub enum RouteState {
 }
 
 impl RouteState {
+    pub(crate) const ALL: [Self; 4] = [Self::Running, Self::Paused, Self::Draining, Self::Ended];
+
+    /// The name used in metrics and on the debug page.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Draining => "draining",
+            Self::Ended => "ended",
+        }
+    }
+
     /// What has to be done for a route to be so.
     pub(super) fn verb(self) -> &'static str {
         match self {

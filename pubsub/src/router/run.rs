@@ -40,7 +40,7 @@ impl Run {
         let shutdown = self.cx.shutdown().clone();
         let opening = routes.into_iter().map(|route| route.open(&self.cx, self.stop.clone()));
         let routes = try_join_all(opening).await?;
-        routes.iter().for_each(|route| self.handle.0.show(route.gate(), route.view()));
+        routes.iter().for_each(|route| self.handle.0.show(route));
         let mut running: FuturesUnordered<_> = routes.into_iter().map(Route::run).collect();
         let (mut passed_on, mut last_told) = (false, false);
         let mut result = Ok(());

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::extract;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use mainspring_daemon::PageRequest;
@@ -18,11 +18,12 @@ pub(super) async fn page(extract::State(state): extract::State<State>, request: 
     };
     let method = request.method().to_string();
     let query = request.uri().query().unwrap_or_default().to_owned();
+    let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default().to_owned();
     let bytes = match body::bytes(request).await {
         Ok(bytes) => bytes,
         Err(problem) => return problem.into_response(),
     };
-    let answer = page.render(PageRequest::new(&method, &query, bytes)).await;
+    let answer = page.render(PageRequest::new(&method, &query, bytes).with_accept(&accept)).await;
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if !status.is_success() && answer.content_type.starts_with("text/plain") {
         return refusal(status, &answer.body).into_response();
