@@ -164,8 +164,9 @@ async fn the_configuration_is_shown() {
 #[tokio::test]
 async fn daemons_put_up_pages() {
     let page = async |request: PageRequest| {
-        let said = format!("{} {} {}", request.method, request.query, String::from_utf8_lossy(&request.body));
-        PageResponse::json(format!("{said:?}")).with_status(202)
+        let body = String::from_utf8_lossy(&request.body);
+        let said = format!("{} {} {:?} {body}", request.method, request.query, request.accept);
+        PageResponse::json(said).with_status(202)
     };
     let app = plain().daemon("ship", async move |cx: mainspring_daemon::Context| {
         cx.page("/debug/ship", "what is being shipped", page);
@@ -175,12 +176,12 @@ async fn daemons_put_up_pages() {
         Ok::<_, mainspring_daemon::BoxError>(())
     });
     let app = TestApp::on_loopback(app).await;
-    let request = Request::post("/debug/ship?n=1").body(Body::from("now")).unwrap();
+    let request = Request::post("/debug/ship?n=1").header("accept", "text/plain").body(Body::from("now")).unwrap();
     let answer = app.admin(request).await;
-    assert_eq!((answer.status.as_u16(), answer.text()), (202, "\"POST n=1 now\""));
+    assert_eq!((answer.status.as_u16(), answer.text()), (202, "POST n=1 \"text/plain\" now"));
     assert_eq!(answer.headers["content-type"], "application/json");
     let mut client = Http1::connect(app.admin_addr()).await;
-    assert_eq!(client.get("/debug/ship").await.unwrap().text(), "\"GET  \"");
+    assert_eq!(client.get("/debug/ship").await.unwrap().text(), "GET  \"\" ");
     let missing = client.get("/debug/nothing").await.unwrap();
     assert!(missing.problem(404)["detail"].as_str().unwrap().contains("index"));
     client.get("/debug/broken").await.unwrap().problem(500);

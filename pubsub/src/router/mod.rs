@@ -1,4 +1,21 @@
 //! From subscribers to handlers, and back to settlements.
+//!
+//! | question | file |
+//! |---|---|
+//! | what can be set, and what is refused before anything is received? | `settings.rs`, `check.rs` |
+//! | how does a route begin? | `pending.rs`: named, then starting, then `Route::new` in `route.rs` |
+//! | how do routes run beside each other, and how do they end? | `run.rs` for all of them, `route.rs` for one |
+//! | when is a message received, and when not? | `pull.rs`; `room.rs` says how much may be held |
+//! | in what order are messages handled? | `backlog.rs`: what waits; `board.rs`: who gets what, and all that is held |
+//! | who handles it, and when is it acked? | `lane.rs`: one message at a time, from the handler's call to its settling |
+//! | what becomes of one whose handler failed? | `failing.rs`, and `dead_letter.rs` for what is published then |
+//! | where do a message's lease and attempt stand? | `job.rs`: the message; `call.rs`: one attempt at it |
+//! | where does the handler's future run, and who catches its panic? | `slot.rs`; `service.rs` makes handlers alike |
+//! | which task polls which lane? | `worker.rs`: a task and its lanes; `wake.rs` tells it which |
+//! | how is a route paused, drained, added? | `handle.rs`; `gate.rs` is its switch, `route_state.rs` the states |
+//! | what does `/debug/pubsub` show? | `page/`, from what `ledger.rs` copies off the board |
+//!
+//! A route has one puller, one board, and as many lanes as it has concurrency; `shared.rs` is what they have in common.
 
 mod backlog;
 mod board;
