@@ -12,6 +12,7 @@ use crate::admin::{self, Heartbeat, RuntimeMetrics};
 use crate::app::Launched;
 use crate::config::HealthKind;
 use crate::control::{Control, Setup};
+use crate::descriptors;
 use crate::error::EX_UNAVAILABLE;
 use crate::http::{AccessLog, Dispatch, Routes, Settings};
 use crate::lifecycle::Lifecycle;
@@ -98,8 +99,9 @@ impl Bound {
             max_body: http.max_body.get(),
             body_timeout: http.body_timeout.get(),
         };
+        let wanted = http.max_connections as usize;
         let limits = Limits {
-            max_connections: http.max_connections as usize,
+            max_connections: if self.listeners.is_some() { descriptors::cap(wanted) } else { wanted },
             max_header_bytes: usize::try_from(http.max_header_bytes.get()).unwrap_or(usize::MAX),
             first_byte_timeout: http.first_byte_timeout.get(),
             header_timeout: http.header_timeout.get(),
@@ -151,7 +153,7 @@ impl Bound {
             Some((listeners, connections)) => {
                 http_addr = listeners.http.local_addr().ok();
                 admin_addr = listeners.admin.as_ref().and_then(|admin| admin.local_addr().ok());
-                let acceptor = Acceptor::new(listeners.http, connections, Arc::clone(&dispatch))
+                let acceptor = Acceptor::new("public", listeners.http, connections, Arc::clone(&dispatch))
                     .map_err(|error| Error::with_code(EX_UNAVAILABLE, error))?;
                 let setup = Setup {
                     admin: listeners.admin,

@@ -44,6 +44,7 @@ mod app;
 mod bound;
 pub mod config;
 mod control;
+mod descriptors;
 mod error;
 mod health;
 mod http;

@@ -43,6 +43,7 @@ use process::Process;
 pub use exposition::Exposition;
 pub use own::{Labelled, counter, counters, gauge, gauges, histogram, histograms, set_max_series};
 pub(crate) use process::cpu_time;
+pub use process::{max_descriptors, open_descriptors};
 pub use prometheus_client;
 pub use registry::{Registry, text};
 

@@ -40,10 +40,10 @@ impl Collector for Process {
             show("process_virtual_memory", "Address space", Some(&Unit::Bytes), &ConstGauge::new(memory.virtual_))?;
         }
         if let Some(open) = open_descriptors() {
-            show("process_open_fds", "File descriptors in use", None, &ConstGauge::new(open))?;
+            show("process_open_fds", "File descriptors in use", None, &ConstGauge::new(open as i64))?;
         }
-        if let Some(most) = most_descriptors() {
-            show("process_max_fds", "File descriptors that may be in use", None, &ConstGauge::new(most))?;
+        if let Some(most) = max_descriptors() {
+            show("process_max_fds", "File descriptors that may be in use", None, &ConstGauge::new(most as i64))?;
         }
         Ok(())
     }
@@ -92,12 +92,15 @@ fn boot_time() -> Option<f64> {
     after(&fs::read_to_string("/proc/stat").ok()?, "btime ")?.parse().ok()
 }
 
-fn open_descriptors() -> Option<i64> {
+/// How many file descriptors the process has open; `None` where the system does not tell.
+pub fn open_descriptors() -> Option<usize> {
     // One of them is the directory that is being listed.
-    i64::try_from(fs::read_dir("/proc/self/fd").ok()?.count()).ok().map(|count| count - 1)
+    fs::read_dir("/proc/self/fd").ok().map(|open| open.count().saturating_sub(1))
 }
 
-fn most_descriptors() -> Option<i64> {
+/// How many file descriptors the process may have open (`ulimit -n`); `None` where there is no limit, or the system does
+/// not tell.
+pub fn max_descriptors() -> Option<usize> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     after(&limits, "Max open files")?.split_ascii_whitespace().next()?.parse().ok()
 }

@@ -59,7 +59,8 @@ pub struct Http {
         "x-env-port" = ["HTTP_PORT", "PORT"]
     ))]
     pub addr: SocketAddr,
-    /// Connections open at the same time. One more is answered 503 and closed.
+    /// Connections open at the same time. One more is answered 503 and closed. Where the limit of file descriptors
+    /// (`ulimit -n`) leaves room for fewer, there are fewer, with a warning at the start.
     #[schemars(range(min = 1))]
     pub max_connections: u32,
     /// Requests in progress at the same time. One more is answered 503 with `Retry-After`.

@@ -28,6 +28,9 @@ pub(crate) struct Acceptor {
 /// Errors of `accept`, which must neither spin nor flood the log.
 #[derive(Debug)]
 struct Trouble {
+    /// `public` or `admin`.
+    listener: &'static str,
+    addr: Option<SocketAddr>,
     pause: Duration,
     logged: Option<Instant>,
 }
@@ -35,21 +38,27 @@ struct Trouble {
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const LOG_EVERY: Duration = Duration::from_secs(10);
+/// `ENFILE`, the system's, and `EMFILE`, the process's.
+const OUT_OF_DESCRIPTORS: [i32; 2] = [23, 24];
 /// How long aborted tasks may take to notice.
 const ABORT_GRACE: Duration = Duration::from_millis(50);
 
 impl Acceptor {
     /// Wraps a bound socket. Must be called on the runtime that will serve it.
+    ///
+    /// `name` says in the log which listener it is.
     pub(crate) fn new(
+        name: &'static str,
         listener: std::net::TcpListener,
         connections: Arc<Connections>,
         dispatch: Arc<Dispatch>,
     ) -> io::Result<Self> {
+        let trouble = Trouble { listener: name, addr: listener.local_addr().ok(), pause: FIRST_PAUSE, logged: None };
         let listener = Some(TcpListener::from_std(listener)?);
         let mut tasks = JoinSet::new();
         let ticking = Arc::clone(&connections);
         tasks.spawn(async move { ticking.tick().await });
-        Ok(Self { listener, connections, dispatch, tasks, trouble: Trouble { pause: FIRST_PAUSE, logged: None } })
+        Ok(Self { listener, connections, dispatch, tasks, trouble })
     }
 
     /// Accepts and serves, for ever. Cancel-safe: what was accepted is served on.
@@ -128,7 +137,11 @@ impl Trouble {
         }
         if self.logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
             self.logged = Some(Instant::now());
-            tracing::error!(%error, "cannot accept connections; trying again");
+            let hint = OUT_OF_DESCRIPTORS.contains(&error.raw_os_error().unwrap_or_default()).then_some(
+                "raise the limit of file descriptors (ulimit -n, LimitNOFILE=) or lower http.max_connections",
+            );
+            let addr = self.addr.map(tracing::field::display);
+            tracing::error!(listener = self.listener, addr, %error, hint, "cannot accept connections; trying again");
         }
         tokio::time::sleep(self.pause).await;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
