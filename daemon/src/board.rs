@@ -23,7 +23,11 @@ struct Entries {
     pages: Vec<Page>,
     flushes: Vec<Flush>,
     tallies: BTreeMap<&'static str, Tally>,
+    held: Vec<(&'static str, Held)>,
 }
+
+/// How much a task holds.
+type Held = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// Holds the process back from being ready. Dropping it takes the hold away.
 #[must_use = "a latch that is dropped no longer holds readiness back"]
@@ -115,6 +119,23 @@ impl Board {
     /// All counts, by name.
     pub fn tallies(&self) -> Vec<(&'static str, u64)> {
         self.lock().tallies.iter().map(|(key, tally)| (*key, tally.get())).collect()
+    }
+
+    /// Has `held` asked when the process ends without its tasks, at a second signal: what they still hold by then is
+    /// added to the count called `key`.
+    pub fn add_held(&self, key: &'static str, held: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.lock().held.push((key, Arc::new(held)));
+    }
+
+    /// All counts, by name, with what is still held.
+    pub fn tallies_with_held(&self) -> Vec<(&'static str, u64)> {
+        // The tasks are asked outside of the lock, because what they run may want it too.
+        let held = self.lock().held.clone();
+        let mut tallies: BTreeMap<_, _> = self.tallies().into_iter().collect();
+        for (key, held) in held {
+            *tallies.entry(key).or_default() += held();
+        }
+        tallies.into_iter().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
@@ -233,5 +254,15 @@ mod tests {
         }
         assert!(cx.board().take_flushes().is_empty());
         assert_eq!(cx.board().tallies(), [("flushed", 1)]);
+    }
+
+    #[tokio::test]
+    async fn what_is_held_counts_only_at_a_sudden_end() {
+        let (_trigger, cx) = Context::test("ship");
+        cx.tally("returned").add(2);
+        cx.held("returned", || 3);
+        cx.held("unsent", || 1);
+        assert_eq!(cx.board().tallies(), [("returned", 2)]);
+        assert_eq!(cx.board().tallies_with_held(), [("returned", 5), ("unsent", 1)]);
     }
 }

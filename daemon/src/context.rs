@@ -78,4 +78,10 @@ impl Context {
     pub fn tally(&self, key: &'static str) -> Tally {
         self.board.tally(key)
     }
+
+    /// Has `held` asked, for the count called `key`, what is still held when the process ends without its tasks, at a
+    /// second signal. It is called from another thread and must not block.
+    pub fn held(&self, key: &'static str, held: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.board.add_held(key, held);
+    }
 }

@@ -164,9 +164,9 @@ async fn follow(
 /// What SIGHUP does. The logs come first, so that what reloading has to say is in the new file.
 fn hang_up(log: Option<&log::Handle>, launched: Option<&Launched>) {
     let Some(log) = log else { return };
-    match log.reopen() {
-        Ok(()) => tracing::info!("SIGHUP: logs reopened"),
-        Err(error) => tracing::error!(%error, "SIGHUP: a log could not be reopened"),
+    // A file that cannot be opened is in the log already.
+    if log.reopen().is_ok() {
+        tracing::info!("SIGHUP: logs reopened");
     }
     if let Some(launched) = launched {
         launched.reload.run(log);
@@ -219,7 +219,7 @@ async fn serve_admin(listener: Option<TcpListener>, router: axum::Router) {
         Err(error) => return tracing::error!(error, "the admin listener has no routes"),
     };
     let dispatch = Dispatch::new(router, routes, settings, None, Arc::clone(&metrics), Shutdown::never());
-    match Acceptor::new(listener, Connections::new(limits, metrics), dispatch) {
+    match Acceptor::new("admin", listener, Connections::new(limits, metrics), dispatch) {
         Ok(mut acceptor) => acceptor.accept().await,
         Err(error) => tracing::error!(%error, "the admin listener cannot be served"),
     }
@@ -236,7 +236,7 @@ fn exit_now(code: u8, why: &str, witness: &Witness) -> ! {
         daemons: witness.roll.names(),
         unflushed: Vec::new(),
     };
-    witness.report(why.to_owned(), true, given_up).log();
+    witness.last_report(why.to_owned(), given_up).log();
     tracing::error!(code, why, "exiting at once; the stop report names what was given up");
     if let Some(log) = log::handle() {
         log.flush(Duration::from_millis(50));

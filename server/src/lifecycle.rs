@@ -70,9 +70,11 @@ impl Lifecycle {
         tracing::info!(phase = %phase, after = %last, took_ms = millis(took), "phase");
     }
 
-    /// The phases that are over, with their durations.
-    pub(crate) fn past(&self) -> Vec<(Phase, Duration)> {
-        self.lock().past.clone()
+    /// How long each phase took, and the current one so far. The end takes no time.
+    pub(crate) fn durations(&self) -> Vec<(Phase, Duration)> {
+        let inner = self.lock();
+        let current = (inner.phase != Phase::Stopped).then(|| (inner.phase, inner.since.elapsed()));
+        inner.past.iter().copied().chain(current).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -111,6 +113,11 @@ mod tests {
         lifecycle.enter(Phase::LameDuck);
         assert_eq!(lifecycle.phase(), Phase::Draining);
         assert!(lifecycle.is_stopping() && lifecycle.was_ready());
-        assert_eq!(lifecycle.past(), [(Phase::Starting, Duration::from_secs(2)), (Phase::Ready, Duration::ZERO)]);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let [starting, ready] = [(Phase::Starting, Duration::from_secs(2)), (Phase::Ready, Duration::ZERO)];
+        let draining = (Phase::Draining, Duration::from_secs(1));
+        assert_eq!(lifecycle.durations(), [starting, ready, draining]);
+        lifecycle.enter(Phase::Stopped);
+        assert_eq!(lifecycle.durations(), [starting, ready, draining]);
     }
 }

@@ -19,9 +19,9 @@ pub struct StopReport {
     pub cause: String,
     /// Whether the budget ran out, so that something was given up.
     pub forced: bool,
-    /// How long each phase took.
+    /// How long each phase took; of the one that a second signal ends, how long it had taken by then.
     pub phases: Vec<(Phase, Duration)>,
-    /// Requests that were answered after the stop was requested.
+    /// Requests that were answered to their end, since the start.
     pub requests_finished: u64,
     /// Requests that were cut off.
     pub requests_aborted: u64,
@@ -88,6 +88,21 @@ impl Witness {
     /// What has become of everything by now. Requests that still run, because their handler does not yield, count as
     /// cut off: they will be when the process ends.
     pub(crate) fn report(&self, cause: String, forced: bool, given_up: GivenUp) -> StopReport {
+        self.report_with(cause, forced, given_up, self.board.tallies())
+    }
+
+    /// The report of a process that ends here and now: what its daemons hold goes back to where it came from.
+    pub(crate) fn last_report(&self, cause: String, given_up: GivenUp) -> StopReport {
+        self.report_with(cause, true, given_up, self.board.tallies_with_held())
+    }
+
+    fn report_with(
+        &self,
+        cause: String,
+        forced: bool,
+        given_up: GivenUp,
+        tallies: Vec<(&'static str, u64)>,
+    ) -> StopReport {
         let (count, requests) = self.dispatch.aborted();
         let stuck = self.connections.as_ref().map(|connections| connections.left()).unwrap_or_default();
         let stuck = stuck.iter().filter(|left| {
@@ -100,13 +115,13 @@ impl Witness {
         StopReport {
             cause,
             forced,
-            phases: self.lifecycle.past(),
+            phases: self.lifecycle.durations(),
             requests_finished: self.dispatch.finished(),
             requests_aborted: count + u64::try_from(self.dispatch.in_flight()).unwrap_or_default(),
             aborted: named.chain(stuck).chain(quiet).take(NAMED).collect(),
             daemons_aborted: given_up.daemons,
             unflushed: given_up.unflushed,
-            tallies: self.board.tallies(),
+            tallies,
         }
     }
 

@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::Request;
 use axum::routing::get as on_get;
 use bytes::Bytes;
 use common::{Gate, Http1, Http2, Raw, ms, on_loopback, requests, sample, until};
 use mainspring_config::ByteSize;
 use mainspring_observe::{Identity, log};
 use mainspring_server::Config;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
+use tokio::process::ChildStdout;
 
 const PREFACE: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
@@ -237,6 +239,32 @@ async fn the_time_in_which_we_stood_still_ourselves_is_not_held_against_a_client
     within_ticks(ms(300), since);
 }
 
+/// Some clients, curl 7.88 among them, take a reset in the middle of their body for a failure and show no answer.
+#[tokio::test]
+async fn an_http2_client_that_is_still_sending_when_it_is_refused_may_finish() {
+    let app = on_loopback(hello(), |config| config.http.max_body = ByteSize::kib(1)).await;
+    let stream = tokio::net::TcpStream::connect(app.addr()).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+    let mut driver = tokio::task::JoinSet::new();
+    driver.spawn(connection);
+    let mut left: usize = 1 << 20;
+    let request = Request::post("http://test/hello").header("content-length", left).body(()).unwrap();
+    let (answer, mut body) = client.send_request(request, false).unwrap();
+    let answer = common::soon("the answer", answer).await.unwrap();
+    assert_eq!(answer.status(), 413);
+    while left > 0 {
+        body.reserve_capacity(left.min(1 << 16));
+        let room = common::soon("room", std::future::poll_fn(|cx| body.poll_capacity(cx))).await;
+        let room = room.expect("the stream was reset").unwrap().min(left);
+        left -= room;
+        body.send_data(vec![b'x'; room].into(), left == 0).unwrap();
+    }
+    let mut answer = answer.into_body();
+    while let Some(data) = common::soon("the answer", answer.data()).await {
+        data.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_is_still_sending_when_it_is_refused_is_not_met_by_a_reset() {
     let app = on_loopback(hello(), |config| config.http.max_body = ByteSize::kib(1)).await;
@@ -360,37 +388,23 @@ async fn an_http2_connection_carries_many_requests_at_a_time() {
 // Out of descriptors. The limit belongs to a process, so there is another one: this test, run again by itself.
 
 const CHILD: &str = "CONNECTIONS_TEST_CHILD";
-const DESCRIPTORS: usize = 40;
+const DESCRIPTORS: usize = 80;
+/// What the process takes for something else before it serves.
+const LEFT: &str = "CONNECTIONS_TEST_LEFT";
 
 #[tokio::test]
 async fn a_process_without_descriptors_neither_spins_nor_dies_and_serves_when_it_has_some_again() {
+    let name = "a_process_without_descriptors_neither_spins_nor_dies_and_serves_when_it_has_some_again";
     if std::env::var_os(CHILD).is_some() {
         return serve_until_stdin_closes().await;
     }
-    let command = format!("ulimit -n {DESCRIPTORS}; exec \"$0\" --exact \"$1\" --nocapture");
-    let name = "a_process_without_descriptors_neither_spins_nor_dies_and_serves_when_it_has_some_again";
-    let mut child = tokio::process::Command::new("sh")
-        .args(["-c", &command])
-        .arg(std::env::current_exe().unwrap())
-        .arg(name)
-        .env(CHILD, "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let addr: SocketAddr = loop {
-        let line = common::soon("the child's address", lines.next_line()).await.unwrap().expect("the child ended");
-        if let Some(addr) = line.strip_prefix("listening on ") {
-            break addr.parse().unwrap();
-        }
-    };
+    // Something else than connections has taken all but these.
+    let child = Child::start(name, Some(5)).await;
     let began = Instant::now();
     let mut served = Vec::new();
     let mut starved = loop {
         assert!(served.len() < DESCRIPTORS, "there is no limit");
-        let mut client = Raw::connect(addr).await;
+        let mut client = Raw::connect(child.public).await;
         client.send(GET_HELLO).await;
         let answered = tokio::time::timeout(ms(500), client.through("hello")).await;
         match answered {
@@ -401,7 +415,7 @@ async fn a_process_without_descriptors_neither_spins_nor_dies_and_serves_when_it
     let mut busy = 0;
     for _ in 0..100 {
         tokio::time::sleep(ms(15)).await;
-        busy += u32::from(wants_to_run(child.id().unwrap()));
+        busy += u32::from(wants_to_run(child.process.id().unwrap()));
     }
     assert!(busy < 90, "in {busy} of 100 looks it wanted to run, while there was nothing to do");
     // Those that have a connection are served meanwhile, and whoever waited is when there is room.
@@ -409,22 +423,96 @@ async fn a_process_without_descriptors_neither_spins_nor_dies_and_serves_when_it
     assert_eq!(served[0].reply().await.text(), "hello");
     served.clear();
     starved.through("hello").await;
-    drop(child.stdin.take());
-    assert!(common::soon("the child's end", child.wait()).await.unwrap().success());
-    let mut said = 0;
-    while let Some(line) = lines.next_line().await.unwrap() {
-        said += u64::from(line.contains("cannot accept connections"));
-    }
+    let public = format!("\"addr\":\"{}\"", child.public);
+    let lines = child.end().await;
+    let said: Vec<_> = lines.iter().filter(|line| line.contains("cannot accept connections")).collect();
     let most = 1 + began.elapsed().as_secs() / 10;
-    assert!((1..=most).contains(&said), "said {said} times, and not once in ten seconds");
+    assert!((1..=most).contains(&(said.len() as u64)), "not once in ten seconds: {said:?}");
+    for part in ["\"listener\":\"public\"", &public, "ulimit -n"] {
+        assert!(said[0].contains(part), "{}", said[0]);
+    }
+}
+
+#[tokio::test]
+async fn connections_leave_descriptors_for_the_probes() {
+    if std::env::var_os(CHILD).is_some() {
+        return serve_until_stdin_closes().await;
+    }
+    let child = Child::start("connections_leave_descriptors_for_the_probes", None).await;
+    let mut silent = Vec::new();
+    for _ in 0..2 * DESCRIPTORS {
+        silent.push(Raw::connect(child.public).await);
+    }
+    // The last of them were told so, and that is after all before them were let in.
+    silent.pop().unwrap().reply().await.problem(503);
+    for probe in ["/livez", "/readyz"] {
+        let mut client = Raw::connect(child.admin).await;
+        client.send(&format!("GET {probe} HTTP/1.1\r\nhost: localhost\r\n\r\n")).await;
+        assert_eq!(client.reply().await.status, 200, "{probe}");
+    }
+    drop(silent);
+    let lines = child.end().await;
+    let warnings: Vec<_> = lines.iter().filter(|line| line.contains("http.max_connections")).collect();
+    assert_eq!(warnings.len(), 1, "{lines:?}");
+    assert!(warnings[0].contains("\"descriptors\":80") && warnings[0].contains("ulimit -n"), "{}", warnings[0]);
+    assert!(!lines.iter().any(|line| line.contains("cannot accept connections")), "{lines:?}");
+}
+
+/// A process with few descriptors.
+struct Child {
+    process: tokio::process::Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    before: Vec<String>,
+    public: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Child {
+    /// Runs the test `name` again, with `left` descriptors if that is to be seen to.
+    async fn start(name: &str, left: Option<usize>) -> Self {
+        let command = format!("ulimit -n {DESCRIPTORS}; exec \"$0\" --exact \"$1\" --nocapture");
+        let mut process = tokio::process::Command::new("sh");
+        process.args(["-c", &command]).arg(std::env::current_exe().unwrap()).arg(name).env(CHILD, "1");
+        if let Some(left) = left {
+            process.env(LEFT, left.to_string());
+        }
+        let mut process = process.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let mut before = Vec::new();
+        loop {
+            let line = common::soon("the child's address", lines.next_line()).await.unwrap().expect("the child ended");
+            if let Some((public, admin)) = line.strip_prefix("listening on ").and_then(|line| line.split_once(' ')) {
+                let (public, admin) = (public.parse().unwrap(), admin.parse().unwrap());
+                return Self { process, lines, before, public, admin };
+            }
+            before.push(line);
+        }
+    }
+
+    /// Ends it, and answers what it has said.
+    async fn end(mut self) -> Vec<String> {
+        drop(self.process.stdin.take());
+        assert!(common::soon("the child's end", self.process.wait()).await.unwrap().success());
+        while let Some(line) = self.lines.next_line().await.unwrap() {
+            self.before.push(line);
+        }
+        self.before
+    }
 }
 
 async fn serve_until_stdin_closes() {
     let log = log::Config { format: log::Format::Json, ..log::Config::default() };
     let _log = mainspring_server::init(&log, &Identity::new("child", "1")).unwrap();
     let app = on_loopback(hello(), |_| {}).await;
-    println!("\nlistening on {}", app.addr());
+    let left = std::env::var(LEFT).ok().map(|left| left.parse::<usize>().unwrap());
+    let mut taken = Vec::new();
+    if let Some(left) = left {
+        taken.extend(std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()));
+        taken.truncate(taken.len() - left);
+    }
+    println!("\nlistening on {} {}", app.addr(), app.admin_addr());
     tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink())).await.unwrap().unwrap();
+    drop(taken);
     assert!(!app.sigterm().await.forced);
 }
 

@@ -229,6 +229,20 @@ async fn a_request_that_can_be_read_in_two_ways_is_refused_and_the_connection_cl
     }
 }
 
+#[tokio::test]
+async fn a_body_in_a_coding_that_is_not_known_is_refused_and_the_connection_closed() {
+    for (codings, expected) in [
+        ("transfer-encoding: gzip, chunked\r\n", 501),
+        ("transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n", 501),
+        ("transfer-encoding: chunked, chunked\r\n", 400),
+        ("transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n", 400),
+        ("transfer-encoding: Chunked\r\nconnection: close\r\n", 200),
+    ] {
+        let request = format!("POST / HTTP/1.1\r\nhost: a\r\n{codings}\r\n0\r\n\r\n");
+        assert_eq!(odd(request.as_bytes()).await, expected, "{codings:?}");
+    }
+}
+
 /// The specification has a server either refuse it or believe the coding (RFC 9112 §6.3); hyper does the latter and hides
 /// the length. The connection has to be closed either way.
 #[tokio::test]

@@ -80,6 +80,8 @@ async fn a_parameter_out_of_bounds_is_refused_with_the_bound() {
         ("profile?hz=0", "from 1 to 250"),
         ("profile?format=pdf", "pprof, folded or svg"),
         ("profile?second=5", "seconds, hz and format"),
+        ("profile?seconds=1&seconds=2", "seconds is there twice"),
+        ("profile?hz=50&seconds=1&hz=50", "hz is there twice"),
         ("heap?seconds=0", "from 1 to 300"),
         ("heap?hz=99", "seconds and format"),
     ] {
@@ -117,7 +119,8 @@ async fn profiles_are_taken_one_at_a_time_and_end_with_their_client() {
     raw.send("HEAD /debug/pprof/profile?seconds=300 HTTP/1.1\r\nhost: a\r\n\r\n").await;
     let head = raw.through("\r\n\r\n").await;
     assert!(head.starts_with("HTTP/1.1 200") && head.contains("application/octet-stream"), "{head}");
-    raw.send("POST /debug/pprof/profile HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await;
+    assert!(!head.contains("content-length"), "nobody knows yet how long it will be: {head}");
+    raw.send("POST /debug/pprof/profile HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n").await;
     assert!(raw.reply().await.problem(405)["detail"].as_str().unwrap().contains("GET"));
 
     // While one runs, another is refused; when its client leaves, the profiler is free again.
@@ -160,6 +163,9 @@ async fn profiles_are_taken_one_at_a_time_and_end_with_their_client() {
         let read = Command::new("go").args(["tool", "pprof", "-raw"]).arg(file.path()).output().unwrap();
         let text = String::from_utf8_lossy(&read.stdout);
         assert!(read.status.success() && text.contains("PeriodType: cpu nanoseconds"), "{read:?}");
+        // Which type's method it is, is not left out.
+        let shortened = text.lines().any(|line| line.split_whitespace().any(|word| word.starts_with("::")));
+        assert!(!shortened, "{text}");
     } else {
         eprintln!("SKIPPED: go tool pprof is not here to read the profile");
     }

@@ -81,7 +81,10 @@ impl Route {
             let source = Arc::clone(&shared.source);
             cx.on_flush(move || async move { nothing_waits(&*progress, &source) });
         }
-        Self { subscriber, shared: Arc::new(shared), workers: lanes_of, service: service(()), latch, stop }
+        let shared = Arc::new(shared);
+        let holder = Arc::downgrade(&shared);
+        cx.held("deliveries_returned", move || holder.upgrade().map_or(0, |shared| shared.board.messages() as u64));
+        Self { subscriber, shared, workers: lanes_of, service: service(()), latch, stop }
     }
 
     pub(super) fn name(&self) -> &'static str {

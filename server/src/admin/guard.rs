@@ -1,10 +1,11 @@
 //! Who may change something on the admin listener: clients on this machine, and those that know the token. No web pages.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use axum::body::Body;
 use axum::extract::{self, ConnectInfo};
-use axum::http::header::{AUTHORIZATION, ORIGIN};
+use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -21,14 +22,21 @@ pub(super) async fn check(
 ) -> Response {
     let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
     let peer = request.extensions().get().map(|ConnectInfo(peer): &ConnectInfo<SocketAddr>| *peer);
-    match refusal(peer, request.headers(), state.token.as_ref()).filter(|_| !reads) {
+    // HTTP/2 has the host in its target.
+    let target = request.uri().authority();
+    match refusal(peer, target, request.headers(), state.token.as_ref()).filter(|_| !reads) {
         Some(why) => Problem::new(StatusCode::FORBIDDEN).detail(why).into_response(),
         None => next.run(request).await,
     }
 }
 
 /// Why the sender may not change anything, if so. A request without a peer was made inside this process.
-fn refusal(peer: Option<SocketAddr>, headers: &HeaderMap, token: Option<&Secret>) -> Option<&'static str> {
+fn refusal(
+    peer: Option<SocketAddr>,
+    target: Option<&Authority>,
+    headers: &HeaderMap,
+    token: Option<&Secret>,
+) -> Option<&'static str> {
     // A browser sends a POST to any address that the page it shows names, loopback too, and says where the page is
     // from; whoever wrote that page is not who operates this process.
     let site = headers.get("sec-fetch-site");
@@ -36,7 +44,12 @@ fn refusal(peer: Option<SocketAddr>, headers: &HeaderMap, token: Option<&Secret>
         return Some("web pages may not change anything here; use curl or the like");
     }
     if peer.is_none_or(|peer| peer.ip().to_canonical().is_loopback()) {
-        return None;
+        // A page may also have its own name lead here, and then it is from the same site.
+        let host = headers.get(HOST).map(|host| host.as_bytes().try_into().ok());
+        let foreign = target.is_some_and(|target| !is_here(target))
+            || host.is_some_and(|host: Option<Authority>| !host.is_some_and(|host| is_here(&host)));
+        return foreign
+            .then_some("something is changed here only at localhost or an address; use that in place of the name");
     }
     let Some(token) = token else {
         return Some("only clients on this machine may change something; configure admin.token to let others");
@@ -44,6 +57,13 @@ fn refusal(peer: Option<SocketAddr>, headers: &HeaderMap, token: Option<&Secret>
     let shown = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
     let knows = shown.is_some_and(|shown| are_equal(shown, token.expose().as_bytes()));
     (!knows).then_some("clients on other machines must show the token: authorization: Bearer <admin.token>")
+}
+
+/// Whether a host is no name that anybody could have lead here.
+fn is_here(host: &Authority) -> bool {
+    let host = host.host();
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
 }
 
 /// Takes as long whichever byte differs, so that its time tells nothing of a secret.
@@ -60,7 +80,7 @@ mod tests {
     fn may(peer: &str, headers: &[(&'static str, &'static str)], token: Option<&str>) -> bool {
         let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
         let token = token.map(|token| Secret::from(token.to_owned()));
-        refusal(Some(peer.parse().unwrap()), &headers.collect(), token.as_ref()).is_none()
+        refusal(Some(peer.parse().unwrap()), None, &headers.collect(), token.as_ref()).is_none()
     }
 
     #[test]
@@ -75,6 +95,23 @@ mod tests {
             assert!(!may(remote, &[("authorization", wrong)], Some("right")), "{wrong}");
         }
         assert!(!may(remote, &[("authorization", "Bearer ")], None));
+    }
+
+    #[test]
+    fn a_name_that_somebody_had_lead_here_changes_nothing() {
+        let local = "127.0.0.1:1";
+        for here in ["localhost", "LocalHost:9901", "127.0.0.1:9901", "10.1.2.3", "[::1]:9901", "[::1]"] {
+            assert!(may(local, &[("host", here)], None), "{here}");
+            assert!(is_here(&here.parse().unwrap()), "{here}");
+        }
+        for name in ["evil.example", "evil.example:9901", "localhost.evil.example", "127.0.0.1.evil.example", ""] {
+            assert!(!may(local, &[("host", name)], None), "{name}");
+        }
+        assert!(!is_here(&"evil.example:9901".parse().unwrap()));
+        assert!(
+            may("10.0.0.1:1", &[("host", "orders"), ("authorization", "Bearer t")], Some("t")),
+            "it knows the token"
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! | `/metrics` | OpenMetrics, or an older format by `Accept` | here |
 //! | `/-/log` | GET the filter; PUT another, `?for=5m` to have it back by itself | `log.rs` |
 //! | `/-/config` | the effective configuration with origins, secrets masked | here |
-//! | `/debug/pprof/…` | CPU and heap profiles, threads, tasks; off unless `pprof.enabled` | `pprof.rs` |
+//! | `/debug/pprof/…` | CPU and heap profiles, threads, tasks; off unless `pprof.enabled` | `pprof/mod.rs` |
 //! | pages of the daemons, such as `/debug/pubsub` | | `pages.rs` |
 
 mod guard;

@@ -95,7 +95,7 @@ impl Dispatch {
         self.aborting.store(true, Ordering::Relaxed);
     }
 
-    /// Requests that finished since leaving began.
+    /// Requests that were answered to their end.
     pub(crate) fn finished(&self) -> u64 {
         self.finished.load(Ordering::Relaxed)
     }
@@ -122,9 +122,7 @@ impl Dispatch {
         self.metrics.active.dec();
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
         if finished {
-            if self.is_leaving() {
-                self.finished.fetch_add(1, Ordering::Relaxed);
-            }
+            self.finished.fetch_add(1, Ordering::Relaxed);
             return false;
         }
         let cut_off = self.aborting.load(Ordering::Relaxed);

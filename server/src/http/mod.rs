@@ -8,18 +8,21 @@
 //! |---|---|
 //! | `dispatch.rs` | everything that requests of one listener share |
 //! | `service.rs` | one request: from hyper's call to the response's head |
+//! | `parting.rs` | an answer to a body that was not read |
 //! | `pooled.rs` | the memory of records, used again |
 //! | `record.rs` | what is remembered of a request, and settled once |
 //! | `request_body.rs` | the body going in: its limit and its deadline |
 //! | `response_body.rs` | the body going out: panics, timeouts, the end of event streams |
 //! | `routes.rs` | the route templates, and what is known of each |
-//! | `said.rs`, `request_id.rs`, `host.rs` | what headers say; `x-request-id`; the Host field |
+//! | `said.rs`, `request_id.rs`, `host.rs`, `codings.rs` | what headers say; `x-request-id`; the Host field; Transfer-Encoding |
 //! | `wording.rs` | answers of axum's in the kit's own words |
 //! | `access.rs` | the access log's line |
 
 mod access;
+mod codings;
 mod dispatch;
 mod host;
+mod parting;
 mod pooled;
 mod record;
 mod request_body;

@@ -1,8 +1,11 @@
 //! What a request's headers say that the kit wants to know.
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, PROXY_AUTHORIZATION, REFERER, USER_AGENT};
+use http::header::{
+    AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, PROXY_AUTHORIZATION, REFERER, TRANSFER_ENCODING, USER_AGENT,
+};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::codings::Codings;
 use super::host::Host;
 use super::request_id;
 
@@ -14,6 +17,7 @@ pub(super) struct Said<'a> {
     pub(super) content_length: Option<&'a HeaderValue>,
     pub(super) user_agent: Option<&'a HeaderValue>,
     pub(super) host: Host<'a>,
+    pub(super) codings: Codings,
     pub(super) referer: Option<&'a HeaderValue>,
 }
 
@@ -30,6 +34,10 @@ impl<'a> Said<'a> {
             let place = match name {
                 name if name == HOST => {
                     said.host.also(value);
+                    continue;
+                }
+                name if name == TRANSFER_ENCODING => {
+                    said.codings.also(value);
                     continue;
                 }
                 name if name == CONTENT_LENGTH => &mut said.content_length,

@@ -13,7 +13,7 @@ use axum::response::IntoResponse;
 use axum::routing::future::RouteFuture;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use mainspring_daemon::BoxError;
 use mainspring_observe::correlation::{self, Correlation};
@@ -23,6 +23,7 @@ use mainspring_web::Problem;
 use tokio::time::{Instant, Sleep};
 use tower::Service;
 
+use super::parting::Parting;
 use super::pooled::Pooled;
 use super::record::{Line, Outcome, Record};
 use super::request_body::{Intake, RequestBody};
@@ -49,6 +50,8 @@ pub(crate) struct RequestFuture {
     /// Armed when the handler first keeps us waiting, unless the route is exempt.
     timeout: Option<Pin<Box<Sleep>>>,
     head_only: bool,
+    /// The body of a request that was refused for it, in HTTP/2.
+    unread: Option<Body>,
 }
 
 enum Work {
@@ -80,7 +83,7 @@ impl RequestService {
             conn.request_begun(route);
         }
         let has_room = dispatch.enter();
-        let Said { request_id, traceparent, content_length, user_agent, host, referer } =
+        let Said { request_id, traceparent, content_length, user_agent, host, codings, referer } =
             Said::in_headers(&mut head.headers);
         let (id, request_id) = request_id::of(request_id);
         let received = traceparent.and_then(|value| TraceContext::parse(value.as_bytes()));
@@ -106,14 +109,18 @@ impl RequestService {
             }),
         });
         let head_only = head.method == Method::HEAD;
+        let mut unread = None;
         let work = if self.conn.is_some() && !host.is_fit_for(head.version) {
             let problem =
                 Problem::bad_request("a request in HTTP/1.1 has exactly one Host field, with a name or an address");
+            Work::Answered(Some(problem.header(CONNECTION, HeaderValue::from_static("close")).into_response()))
+        } else if let Some(problem) = codings.refusal() {
             Work::Answered(Some(problem.header(CONNECTION, HeaderValue::from_static("close")).into_response()))
         } else if !has_room && !dispatch.routes.get(route).vital {
             let problem = Problem::unavailable("max_in_flight has been reached", Duration::from_secs(1));
             Work::Answered(Some(problem.into_response()))
         } else if length.is_some_and(|length| length > dispatch.settings.max_body) {
+            unread = (head.version == Version::HTTP_2).then(|| Body::new(body));
             Work::Answered(Some(Problem::payload_too_large(dispatch.settings.max_body).into_response()))
         } else {
             if let Some(conn) = &self.conn {
@@ -128,7 +135,7 @@ impl RequestService {
             };
             Work::Handling(dispatch.router.clone().call(Request::from_parts(head, body)))
         };
-        RequestFuture { work, request_id: Some(request_id), record: Some(record), timeout: None, head_only }
+        RequestFuture { work, request_id: Some(request_id), record: Some(record), timeout: None, head_only, unread }
     }
 }
 
@@ -188,6 +195,10 @@ impl RequestFuture {
     fn answer(&mut self, response: Response<Body>) -> Response<ResponseBody> {
         let Some(mut record) = self.record.take() else { unreachable!("a request is answered once") };
         let (mut head, body) = as_problem(response, &record).into_parts();
+        let body = match self.unread.take() {
+            Some(unread) => Body::new(Parting::new(body, unread, record.dispatch.settings.body_timeout)),
+            None => body,
+        };
         record.status = head.status.as_u16();
         if let Some(mut id) = self.request_id.take() {
             // HTTP/2 remembers headers to send them shorter next time. This one never comes again.

@@ -148,6 +148,11 @@ impl End {
         &stopped.unwrap_or_else(|| panic!("there is no stop report: {:#?}", self.events))["fields"]
     }
 
+    /// The errors in its log.
+    pub(crate) fn errors(&self) -> Vec<&Value> {
+        self.events.iter().filter(|event| event["level"] == "ERROR").collect()
+    }
+
     /// The orders that were shipped, in order.
     pub(crate) fn shipped(&self) -> Vec<&str> {
         let shipped = self.events.iter().filter(|event| event["msg"] == "shipped");

@@ -81,16 +81,7 @@ fn what_cannot_be_finished_is_given_up_in_time_and_said() {
     ];
     let daemon = Daemon::start(&env);
     assert_eq!(Connection::open(daemon.http).unwrap().order("A1", 1).unwrap().status, 202);
-    let inflight = || {
-        http::get(daemon.admin, "/metrics")
-            .body
-            .lines()
-            .any(|line| line.starts_with("pubsub_inflight{") && line.ends_with(" 1"))
-    };
-    let until = Instant::now() + Duration::from_secs(10);
-    while !inflight() {
-        assert!(Instant::now() < until, "the handler does not start");
-    }
+    until_in_flight(&daemon);
     daemon.signal("TERM");
     let end = daemon.end();
     assert_eq!(end.code, Some(75), "{:#?}", end.report());
@@ -105,12 +96,29 @@ fn a_second_signal_ends_it_at_once() {
     for (name, code) in [("TERM", 143), ("INT", 130)] {
         let daemon = Daemon::start(&[("ORDERS_WORK", "10s")]);
         assert_eq!(Connection::open(daemon.http).unwrap().order("A1", 1).unwrap().status, 202);
+        until_in_flight(&daemon);
         daemon.signal(name);
         daemon.event(|event| event["fields"]["phase"] == "draining");
         daemon.signal(name);
         let end = daemon.end();
         assert_eq!(end.code, Some(code));
         assert!(end.took <= Duration::from_millis(100), "{:?}", end.took);
+        assert_eq!(end.report()["deliveries_returned"], 1, "{:#?}", end.report());
+        assert!(end.report()["draining_ms"].as_f64().unwrap() > 0.0, "{:#?}", end.report());
+    }
+}
+
+/// Waits until a handler has one message.
+fn until_in_flight(daemon: &Daemon) {
+    let inflight = || {
+        http::get(daemon.admin, "/metrics")
+            .body
+            .lines()
+            .any(|line| line.starts_with("pubsub_inflight{") && line.ends_with(" 1"))
+    };
+    let until = Instant::now() + Duration::from_secs(10);
+    while !inflight() {
+        assert!(Instant::now() < until, "the handler does not start");
     }
 }
 
@@ -162,8 +170,13 @@ fn hangup_reopens_the_access_log() {
     daemon.event(|event| event["msg"].as_str().is_some_and(|msg| msg.starts_with("SIGHUP")));
     http::get(daemon.http, "/orders");
     assert_eq!(line(&path)["fields"]["route"], "/orders");
+    // Where there is no place for the file any more, one error says so.
+    dir.close().unwrap();
+    daemon.signal("HUP");
+    daemon.event(|event| event["level"] == "ERROR");
     daemon.signal("TERM");
-    assert_eq!(daemon.end().code, Some(0));
+    let end = daemon.end();
+    assert_eq!((end.code, end.errors().len()), (Some(0), 1), "{:#?}", end.errors());
 }
 
 #[test]

@@ -103,7 +103,7 @@ async fn profile(method: Method, RawQuery(query): RawQuery) -> Response {
         return refused(&refusal);
     }
     if method == Method::HEAD {
-        return headed("profile", wanted.format, Body::empty());
+        return headed("profile", wanted.format, unsaid());
     }
     let recording = match Recording::start(wanted.hz) {
         Ok(recording) => recording,
@@ -124,7 +124,7 @@ async fn heap_profile(method: Method, RawQuery(query): RawQuery) -> Response {
         return refused(&refusal);
     }
     if method == Method::HEAD {
-        return headed("heap", wanted.format, Body::empty());
+        return headed("heap", wanted.format, unsaid());
     }
     let first = tokio::task::spawn_blocking(heap::snapshot).await;
     let first = match first.map_err(|_| Refusal::Failed("the snapshot panicked".to_owned())).flatten() {
@@ -235,6 +235,11 @@ fn headed(name: &str, format: Format, body: Body) -> Response {
         response.headers_mut().insert(CONTENT_DISPOSITION, file);
     }
     response
+}
+
+/// The body of an answer to HEAD: nothing, but of a length that is not known, as GET's is not when its head is sent.
+fn unsaid() -> Body {
+    Body::from_stream(futures_util::stream::empty::<Result<Vec<u8>, Refusal>>())
 }
 
 fn refused(refusal: &Refusal) -> Response {

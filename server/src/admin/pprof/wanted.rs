@@ -27,8 +27,12 @@ impl Wanted {
     /// Reads a query; `cpu` for a profile of the CPU, which has a rate too.
     pub(super) fn read(query: Option<&str>, cpu: bool) -> Result<Self, Problem> {
         let mut wanted = Self { seconds: None, hz: 99, format: Format::Pprof };
+        let mut seen = Vec::new();
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if seen.contains(&name) {
+                return Err(Problem::bad_request(format!("{name} is there twice; give it once")));
+            }
             match name {
                 "seconds" => wanted.seconds = Some(within(name, value, &SECONDS)?),
                 "hz" if cpu => wanted.hz = within(name, value, &cpu::HZ)?,
@@ -47,6 +51,7 @@ impl Wanted {
                     return Err(Problem::bad_request(format!("unknown parameter; there are {known}")));
                 }
             }
+            seen.push(name);
         }
         Ok(wanted)
     }
