@@ -6,6 +6,8 @@
 #   scripts/fuzz.sh TARGET FILE        one input, as printed when a target failed
 #   scripts/fuzz.sh build              only builds
 #
+# FUZZ_SEED begins the chance of all targets, which otherwise differs from run to run.
+#
 # What is found stays in fuzz/crashes/TARGET; once mended, move it to fuzz/seeds/TARGET, which `cargo test` runs.
 # fuzz/corpus holds what earlier runs found worth keeping, and may be deleted.
 set -euo pipefail
@@ -13,7 +15,7 @@ cd "$(dirname "$0")/.."
 
 mapfile -t all < <(ls fuzz/seeds)
 # Nobody waits longer than that for one input, and no input takes more memory.
-limits=(-timeout=10 -rss_limit_mb=1024 -max_len=4096)
+limits=(-timeout=10 -rss_limit_mb=1024 -max_len=4096 -seed="${FUZZ_SEED:-0}")
 
 command -v c++ >/dev/null || scripts/install.sh g++
 host=$(rustc -vV | sed -n 's/^host: //p')
