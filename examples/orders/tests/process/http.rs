@@ -62,8 +62,9 @@ impl Connection {
 
     pub(crate) fn post(&mut self, path: &str, kind: &str, body: &str) -> io::Result<Answer> {
         let length = body.len();
-        let head =
-            format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n");
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n"
+        );
         self.send((head + body).as_bytes())?;
         self.read()
     }
