@@ -19,8 +19,9 @@ use crate::{Error, memory};
 /// Schemes whose driver comes with a cargo feature of `mainspring`, of the same name.
 const OPTIONAL: [&str; 1] = ["kafka"];
 
-/// Schemes of brokers that people know and no version of the kit has a driver for yet.
-const WITHOUT_DRIVER: [&str; 5] = ["sns", "sqs", "gcp", "http", "https"];
+/// Schemes that have no driver yet, and the cargo feature that each will come with.
+const PLANNED: [(&str, &str); 5] =
+    [("sns", "aws"), ("sqs", "aws"), ("gcp", "gcp"), ("http", "http"), ("https", "http")];
 
 /// Opens publishers and subscribers by URL: one driver for each scheme.
 ///
@@ -144,8 +145,9 @@ impl Brokers {
             let what = format!("the driver of `{scheme}` is not in this program");
             return Err(url.fault(what, format!("enable the cargo feature `{scheme}` of `mainspring`; {listed}")));
         }
-        if WITHOUT_DRIVER.contains(&scheme) {
-            return Err(url.fault(format!("this version has no driver for `{scheme}`"), listed));
+        if let Some((_, feature)) = PLANNED.iter().find(|(planned, _)| *planned == scheme) {
+            let what = format!("this version has no driver for `{scheme}`");
+            return Err(url.fault(what, format!("the cargo feature `{feature}` of a later one will add it; {listed}")));
         }
         let known = registered.iter().copied().chain(OPTIONAL);
         let hint = match nearest(scheme, known) {

@@ -191,7 +191,10 @@ async fn urls_that_cannot_be_opened_are_configuration_faults_with_a_hint() {
         ("memori://orders", "unknown scheme `memori`; did you mean `memory`?"),
         ("ftp://orders", "unknown scheme `ftp`; this program knows: memory"),
         ("kafka://orders?group=ship", "enable the cargo feature `kafka` of `mainspring`"),
-        ("sns://orders", "this version has no driver for `sns`; this program knows: memory"),
+        (
+            "sns://orders",
+            "this version has no driver for `sns`; the cargo feature `aws` of a later one will add it; this program",
+        ),
         ("sqs://orders", "no driver for `sqs`"),
         ("gcp://orders", "no driver for `gcp`"),
         ("https://example.com/hook", "no driver for `https`"),

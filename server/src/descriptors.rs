@@ -8,22 +8,31 @@ const RESERVE: usize = 64;
 /// ... unless that is more than one part in this many of all.
 const LARGEST_SHARE: usize = 4;
 
-/// How many connections there may be, if `wanted` are configured. Warns when these are fewer.
+/// How many connections there may be, if `wanted` are configured. Takes as many descriptors as it needs for that, if the
+/// system lets it: the soft limit is for programs that use `select`. Warns when it does not suffice.
 pub(crate) fn cap(wanted: usize) -> usize {
     let Some(limit) = max_descriptors() else { return wanted };
     let open = open_descriptors().unwrap_or_default();
+    let needed = wanted.saturating_add(open + RESERVE);
+    let limit = if limit < needed { raise(needed).unwrap_or(limit) } else { limit };
     let cap = within(limit, open, wanted);
     if cap < wanted {
         tracing::warn!(
             configured = wanted,
             max_connections = cap,
             descriptors = limit,
-            needed = wanted + open + RESERVE,
+            needed,
             "http.max_connections is more than there are file descriptors for, and was lowered; raise their limit \
              (ulimit -n, LimitNOFILE= of systemd), or configure fewer connections"
         );
     }
     cap
+}
+
+/// Raises the soft limit towards `needed`; answers what it is then.
+fn raise(needed: usize) -> Option<usize> {
+    let limit = rlimit::increase_nofile_limit(u64::try_from(needed).ok()?).ok()?;
+    usize::try_from(limit).ok()
 }
 
 /// What is left for connections; a quarter of all, however many others have taken by now.

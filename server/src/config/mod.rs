@@ -60,7 +60,7 @@ pub struct Http {
     ))]
     pub addr: SocketAddr,
     /// Connections open at the same time. One more is answered 503 and closed. Where the limit of file descriptors
-    /// (`ulimit -n`) leaves room for fewer, there are fewer, with a warning at the start.
+    /// (the hard one, `ulimit -Hn`: the soft one is raised) leaves room for fewer, there are fewer, with a warning.
     #[schemars(range(min = 1))]
     pub max_connections: u32,
     /// Requests in progress at the same time. One more is answered 503 with `Retry-After`.
