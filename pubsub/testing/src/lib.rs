@@ -27,6 +27,7 @@
 //! # }
 //! ```
 
+mod chain;
 pub mod conformance;
 mod harness;
 pub mod history;

@@ -1,7 +1,5 @@
 //! A router at work in a test.
 
-use std::error::Error as StdError;
-use std::fmt::Write;
 use std::time::Duration;
 
 use mainspring_daemon::{Context, Trigger};
@@ -9,6 +7,8 @@ use mainspring_pubsub::{Error, Router};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
+
+use crate::chain::chain;
 
 /// A router at work. Dropping it aborts it, as a server does that is out of time.
 #[derive(Debug)]
@@ -82,16 +82,4 @@ impl Running {
     pub async fn abort(mut self) {
         self.task.shutdown().await;
     }
-}
-
-/// An error and everything that caused it, on one line.
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // Writing to a string does not fail.
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -1,6 +1,5 @@
 //! One case of the suite.
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use mainspring_pubsub::Error;
 use super::backend::Need;
 use super::cases::ALL;
 use super::stage::Stage;
+use crate::chain::chain;
 
 /// A case: what a driver must do, by name.
 #[derive(Clone, Copy)]
@@ -61,17 +61,6 @@ impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         Self(chain(&error))
     }
-}
-
-/// An error and its causes, on one line.
-pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut what = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        what.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    what
 }
 
 impl fmt::Debug for Case {

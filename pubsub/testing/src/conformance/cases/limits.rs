@@ -2,7 +2,8 @@
 
 use mainspring_pubsub::{Error, ErrorKind, Message};
 
-use crate::conformance::case::{Fault, chain, ensure, table};
+use crate::chain::chain;
+use crate::conformance::case::{Fault, ensure, table};
 use crate::conformance::stage::{Stage, Topic, within};
 
 table! {
