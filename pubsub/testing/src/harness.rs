@@ -121,8 +121,8 @@ impl Harness {
     ///
     /// # Panics
     /// When that takes longer than the harness has [patience](Self::with_patience); it names the messages that are left.
-    /// And at once when a router that was [started](Self::start) here, and is still there, has ended with an error that
-    /// nobody has asked for: nobody would handle what is left.
+    /// And at once when a router that was [started](Self::start) here, and is still there, has panicked, or has ended
+    /// with an error that nobody has asked for: nobody would handle what is left.
     pub async fn settled(&self) -> Tally {
         let failed = self.failed();
         tokio::select! {

@@ -32,6 +32,7 @@ pub mod conformance;
 mod harness;
 pub mod history;
 mod observed;
+mod passed_on;
 mod recorder;
 mod running;
 mod script;

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::harness::Tally;
-use crate::history::watched::settle;
+use crate::passed_on::{passed_on, settle};
 
 /// Opens publishers and subscribers of a memory broker that are looked on.
 #[derive(Clone, Debug)]
@@ -280,16 +280,8 @@ impl driver::Subscriber for ObservedSubscriber {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Delivery>, Error>> {
         let next = ready!(pin!(self.inner.next()).poll(cx))?;
         let Some(inner) = next else { return Poll::Ready(Ok(None)) };
-        let (message, attempt, position) = (inner.shared(), inner.attempt(), inner.position());
-        let lease = ObservedLease { inner, source: Arc::clone(&self.source), observer: Arc::clone(&self.observer) };
-        let mut delivery = Delivery::new(message, Box::new(lease));
-        if let Some(attempt) = attempt {
-            delivery = delivery.with_attempt(attempt);
-        }
-        if let Some(position) = position {
-            delivery = delivery.with_position(position);
-        }
-        Poll::Ready(Ok(Some(delivery)))
+        let (source, observer) = (Arc::clone(&self.source), Arc::clone(&self.observer));
+        Poll::Ready(Ok(Some(passed_on(inner, |inner| ObservedLease { inner, source, observer }))))
     }
 
     async fn close(&mut self, deadline: Instant) -> Result<(), Error> {

@@ -1,7 +1,9 @@
 //! A router at work in a test.
 
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use mainspring_daemon::{Context, Trigger};
 use mainspring_pubsub::{Error, Router};
 use tokio::sync::watch;
@@ -17,7 +19,7 @@ pub struct Running {
     cx: Context,
     trigger: Trigger,
     task: JoinSet<Result<(), Error>>,
-    /// The error with which the router ended, until somebody has asked for it.
+    /// The error or panic with which the router ended, until somebody has asked for it.
     failed: watch::Sender<Option<String>>,
 }
 
@@ -29,11 +31,13 @@ impl Running {
         let (failed, run) = (watch::Sender::default(), router.run(cx.clone()));
         let note = failed.clone();
         task.spawn(async move {
-            let result = run.await;
-            if let Err(error) = &result {
-                note.send_replace(Some(chain(error)));
+            let ended = AssertUnwindSafe(run).catch_unwind().await;
+            match &ended {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => drop(note.send_replace(Some(chain(error)))),
+                Err(_) => drop(note.send_replace(Some("it panicked, see above".into()))),
             }
-            result
+            ended.unwrap_or_else(|panic| resume_unwind(panic))
         });
         Self { cx, trigger, task, failed }
     }
@@ -54,7 +58,7 @@ impl Running {
         self.failed.send_replace(None);
         match ended {
             Ok(result) => Some(result),
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
             Err(_) => None,
         }
     }
@@ -73,7 +77,7 @@ impl Running {
         }
     }
 
-    /// Tells of an error that ends the router, for as long as nobody has asked how it ended.
+    /// Tells of an error or a panic that ends the router, for as long as nobody has asked how it ended.
     pub(crate) fn failed(&self) -> watch::Receiver<Option<String>> {
         self.failed.subscribe()
     }

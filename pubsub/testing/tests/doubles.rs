@@ -1,9 +1,12 @@
 //! The test doubles and the harness.
 
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use mainspring_pubsub::driver::{Capabilities, Outcome};
-use mainspring_pubsub::{Attempt, Backoff, ErrorKind, Failure, Message, Policy, Router, State, Text};
+use mainspring_pubsub::driver::{self, Capabilities, Outcome};
+use mainspring_pubsub::{
+    Attempt, Backoff, Delivery, Error, ErrorKind, Failure, Message, Policy, Router, State, Subscriber, Text,
+};
 use mainspring_testing::{Harness, Recorder, Running, Script, Tally};
 use tokio::time::{Instant, sleep};
 
@@ -88,6 +91,41 @@ async fn settled_says_at_once_why_a_router_did_not_start() {
     let _router = harness.start(router.route("ship", harness.subscriber("orders", "ship"), ship));
     harness.publish("orders", Message::new("tea")).await;
     harness.settled().await;
+}
+
+#[tokio::test(start_paused = true)]
+#[should_panic(expected = "a router has failed: it panicked")]
+async fn settled_says_at_once_that_a_router_panicked() {
+    let harness = Harness::new().with_patience(Duration::MAX);
+    let _inbox = harness.subscriber("orders", "ship");
+    let _router = harness.start(Router::new().route("ship", Subscriber::new(Panics), ship));
+    harness.publish("orders", Message::new("tea")).await;
+    harness.settled().await;
+}
+
+/// A driver with a fault.
+#[derive(Debug)]
+struct Panics;
+
+#[async_trait::async_trait]
+impl driver::Subscriber for Panics {
+    fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Result<Option<Delivery>, Error>> {
+        panic!("on purpose")
+    }
+
+    async fn close(&mut self, _: Instant) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn endpoint(&self) -> driver::Endpoint {
+        driver::Endpoint::new("faulty", "orders")
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::default();
+        capabilities.reject = true;
+        capabilities
+    }
 }
 
 #[tokio::test(start_paused = true)]

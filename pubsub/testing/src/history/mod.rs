@@ -28,7 +28,7 @@ mod event;
 mod finding;
 mod journal;
 mod ledger;
-pub(crate) mod watched;
+mod watched;
 
 pub use check::{Order, Rules, check};
 pub use event::{Event, Settlement, Tag, What};

@@ -11,6 +11,8 @@ use mainspring_pubsub::driver::{self, Capabilities, Endpoint, Lease, Outcome, Ou
 use mainspring_pubsub::{Confirmation, Delivery, Error, Message, Subscriber};
 use tokio::time::Instant;
 
+use crate::passed_on::{passed_on, settle};
+
 use super::event::{Settlement, Tag, What};
 use super::journal::Journal;
 
@@ -52,18 +54,11 @@ impl driver::Subscriber for Watched {
         if !(self.about)(inner.message()) {
             return Poll::Ready(Ok(Some(inner)));
         }
-        let (message, attempt, position) = (inner.shared(), inner.attempt(), inner.position());
-        let number = self.journal.delivered(&self.group, &self.consumer, &message, attempt, position);
-        let tag = Tag::of(&message);
-        let lease = WatchedLease { inner, journal: self.journal.clone(), tag, delivery: number };
-        let mut delivery = Delivery::new(message, Box::new(lease));
-        if let Some(attempt) = attempt {
-            delivery = delivery.with_attempt(attempt);
-        }
-        if let Some(position) = position {
-            delivery = delivery.with_position(position);
-        }
-        Poll::Ready(Ok(Some(delivery)))
+        let (journal, message) = (self.journal.clone(), inner.message());
+        let number = journal.delivered(&self.group, &self.consumer, message, inner.attempt(), inner.position());
+        let tag = Tag::of(message);
+        let lend = |inner| WatchedLease { inner, journal, tag, delivery: number };
+        Poll::Ready(Ok(Some(passed_on(inner, lend))))
     }
 
     async fn close(&mut self, deadline: Instant) -> Result<(), Error> {
@@ -118,17 +113,6 @@ impl WatchedLease {
                 result.map_or_else(Confirmation::failed, |()| Confirmation::settled())
             }
         }
-    }
-}
-
-/// Settles a delivery as a lease would.
-pub(crate) fn settle(delivery: Delivery, outcome: Outcome) -> Confirmation {
-    match outcome {
-        Outcome::Ack => delivery.ack(),
-        Outcome::Nack { after: None } => delivery.nack(),
-        Outcome::Nack { after: Some(after) } => delivery.nack_after(after),
-        Outcome::Reject { reason } => delivery.reject(reason),
-        _ => delivery.release(),
     }
 }
 
