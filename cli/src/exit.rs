@@ -1,10 +1,9 @@
 //! How the command ends.
 
-use std::error::Error as StdError;
-use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use mainspring::daemon::Chain;
 use mainspring::pubsub::{Error, ErrorKind};
 
 const EX_UNAVAILABLE: u8 = 69;
@@ -34,7 +33,7 @@ impl Exit {
 impl From<Error> for Exit {
     fn from(error: Error) -> Self {
         let code = if error.kind() == ErrorKind::Config { EX_CONFIG } else { EX_UNAVAILABLE };
-        Self { code, message: chain(&error) }
+        Self { code, message: Chain(&error).to_string() }
     }
 }
 
@@ -59,16 +58,4 @@ pub(crate) fn warn_of_memory(volatile: bool) {
     if volatile && std::io::stderr().is_terminal() {
         complain("what is published to `memory://` stays in this process: nobody else sees it");
     }
-}
-
-/// An error and its causes.
-pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // A `String` takes whatever is written.
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
 }

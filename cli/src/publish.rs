@@ -4,12 +4,13 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use mainspring::daemon::Chain;
 use mainspring::pubsub::{ErrorKind, Message, Publisher};
 use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::args::PublishArgs;
-use crate::exit::{self, Exit, chain, complain};
+use crate::exit::{self, Exit, complain};
 use crate::lines::{self, Line};
 use crate::settings::Settings;
 use crate::stop::Stop;
@@ -57,7 +58,7 @@ pub(crate) async fn run(settings: &Settings, args: PublishArgs, mut stop: Stop) 
     lines.close();
     let deadline = tokio::time::Instant::now() + FLUSH;
     if let Ok(Err(error)) = timeout(FLUSH, publisher.flush(deadline)).await {
-        complain(&chain(&error));
+        complain(&Chain(&error).to_string());
     }
     progress.finish();
     let _ = writeln!(std::io::stdout(), "{} published, {} failed", progress.published, progress.failed);
@@ -88,7 +89,7 @@ async fn send(publisher: &Publisher, args: &PublishArgs, lines: impl Iterator<It
         match result {
             Ok(_) => progress.published(),
             Err(error) => {
-                let why = chain(&error);
+                let why = Chain(&error).to_string();
                 progress.failed(place, &why);
                 if is_unreachable(error.kind()) {
                     unreachable = Some(why);

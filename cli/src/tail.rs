@@ -4,12 +4,13 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use mainspring::daemon::Chain;
 use mainspring::pubsub::driver::Url;
 use mainspring::pubsub::{Delivery, Subscriber};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::args::TailArgs;
-use crate::exit::{Exit, chain, complain, warn_of_memory};
+use crate::exit::{Exit, complain, warn_of_memory};
 use crate::settings::Settings;
 use crate::show;
 use crate::stop::Stop;
@@ -32,7 +33,7 @@ pub(crate) async fn run(settings: &Settings, args: TailArgs, mut stop: Stop) -> 
     };
     let deadline = Instant::now() + CLOSE;
     if let Ok(Err(error)) = timeout(CLOSE, subscriber.close(deadline)).await {
-        complain(&chain(&error));
+        complain(&Chain(&error).to_string());
     }
     result.map(|()| ExitCode::SUCCESS)
 }
@@ -56,7 +57,7 @@ async fn show_all(subscriber: &mut Subscriber, args: &TailArgs, out: &mut impl W
             }
             Ok(None) => return Ok(()),
             Err(error) if error.is_retryable() => {
-                complain(&format!("{}; trying again", chain(&error)));
+                complain(&format!("{}; trying again", Chain(&error)));
                 sleep(PAUSE).await;
             }
             Err(error) => return Err(error.into()),

@@ -104,13 +104,21 @@ impl Delivery {
 
     /// Hopeless: the message is not delivered again, and goes where the broker keeps dead letters, if it keeps any.
     pub fn reject(self, reason: impl Into<String>) -> Confirmation {
-        self.settle(Outcome::Reject { reason: reason.into() })
+        self.settle(Outcome::Reject { reason: reason.into(), letter: None })
     }
 
     /// Not handled: the message is delivered again, to whoever is next, and this attempt does not count where the
     /// broker can help it.
     pub fn release(self) -> Confirmation {
         self.settle(Outcome::Return)
+    }
+
+    /// Settles it with an outcome that somebody else has decided: what a subscriber around another passes on.
+    pub fn settle(mut self, outcome: Outcome) -> Confirmation {
+        match self.lease.take() {
+            Some(lease) => lease.settle(outcome),
+            None => Confirmation::lost("pubsub"),
+        }
     }
 
     /// Asks for the loan to last until `by` from now.
@@ -124,13 +132,6 @@ impl Delivery {
     /// From now on, dropping the delivery [`release`](Self::release)s it: the router answers for its handlers.
     pub(crate) fn release_on_drop(&mut self) {
         self.released_on_drop = true;
-    }
-
-    fn settle(mut self, outcome: Outcome) -> Confirmation {
-        match self.lease.take() {
-            Some(lease) => lease.settle(outcome),
-            None => Confirmation::lost("pubsub"),
-        }
     }
 }
 

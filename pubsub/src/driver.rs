@@ -235,6 +235,10 @@ pub enum Outcome {
     Reject {
         /// Why, for people.
         reason: String,
+        /// What to keep: the message with what a router knows of its end in attributes. `None` from a
+        /// [`Delivery::reject`], then it is the message as it is; a broker that keeps dead letters itself may always
+        /// keep that.
+        letter: Option<Box<Message>>,
     },
     /// Not handled at all: deliver it again; the attempt should not count.
     Return,

@@ -165,7 +165,7 @@ pub(crate) fn decode(text: &str) -> Option<String> {
 mod tests {
     use super::*;
     use crate::ErrorKind;
-    use crate::error::Chain;
+    use mainspring_daemon::Chain;
 
     fn said(error: &Error) -> String {
         assert_eq!(error.kind(), ErrorKind::Config);

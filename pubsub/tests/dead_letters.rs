@@ -41,6 +41,23 @@ async fn the_router_opens_the_place_that_goes_with_the_source() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_broker_that_keeps_dead_letters_itself_is_told_all_that_is_known() {
+    let (broker, publisher, inbox) = orders().await;
+    let router = start(Router::new().route("ship", inbox, refuse));
+    publisher.publish(Message::new("a").with_key("k").with_attribute("note", "n")).await.unwrap();
+    let letter = next(&mut broker.subscriber("memory://orders.dead").await.unwrap()).await;
+    let message = letter.message();
+    assert_eq!(
+        (text(&letter).as_str(), message.key.as_deref(), message.attributes["note"].as_str()),
+        ("a", Some("k"), "n")
+    );
+    let noted =
+        ["reason", "attempts", "route", "source"].map(|what| &*message.attributes[&format!("dead-letter-{what}")]);
+    assert_eq!(noted, ["never", "1", "ship", "memory://orders"]);
+    router.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_place_that_was_named_is_the_one_that_is_used() {
     let (inner, publisher, inbox) = orders().await;
     let brokers = bare(inbox, Place::Refused);

@@ -61,7 +61,7 @@ impl Bound {
     /// Serves until `shutdown` resolves, then stops in order.
     ///
     /// `Ok` means a clean end: everything accepted was answered, every daemon ended. Otherwise the error's code is 70
-    /// when a critical daemon died, 75 when the budget ran out and something was given up. Dropping the future ends
+    /// when a critical daemon died (78 if it could not work as configured), 75 when the budget ran out and something was given up. Dropping the future ends
     /// everything at once.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result {
         let requested = async {

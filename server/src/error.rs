@@ -3,7 +3,7 @@
 use std::fmt;
 
 use mainspring_config as config;
-use mainspring_daemon::BoxError;
+use mainspring_daemon::{BoxError, Chain};
 
 /// What `main`'s async function returns.
 pub type Result<T = (), E = Error> = std::result::Result<T, E>;
@@ -59,21 +59,8 @@ impl<E: Into<BoxError>> From<E> for Error {
 }
 
 impl fmt::Display for Error {
-    /// The cause and, behind colons, what caused it in turn.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut said = self.what.to_string();
-        f.write_str(&said)?;
-        let mut cause = self.what.source();
-        while let Some(error) = cause {
-            let text = error.to_string();
-            // Many errors repeat their source in their own text.
-            if !said.contains(&text) {
-                write!(f, ": {text}")?;
-                said = text;
-            }
-            cause = error.source();
-        }
-        Ok(())
+        Chain(&*self.what).fmt(f)
     }
 }
 

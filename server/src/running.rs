@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use mainspring_daemon::Board;
+use mainspring_daemon::{Board, Chain};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::control::Control;
-use crate::error::{EX_SOFTWARE, EX_TEMPFAIL};
+use crate::error::EX_TEMPFAIL;
 use crate::http::Dispatch;
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::pollers::Pollers;
@@ -137,7 +137,9 @@ impl Running {
 /// The exit code that a report amounts to.
 pub(crate) fn into_result((cause, report): (Cause, StopReport)) -> Result {
     match cause {
-        Cause::Died(death) => Err(Error::with_code(EX_SOFTWARE, format!("daemon {}: {}", death.name, death.why))),
+        Cause::Died(death) => {
+            Err(Error::with_code(death.failure.code, format!("daemon {}: {}", death.name, death.failure.why)))
+        }
         Cause::Requested(_) if report.forced => Err(Error::with_code(
             EX_TEMPFAIL,
             "not everything could be finished; the stop report names what was given up",
@@ -188,7 +190,7 @@ async fn flush(board: &Board, end: Instant) -> Vec<String> {
             if let Poll::Ready(result) = running.as_mut().poll(cx) {
                 *flush = None;
                 if let Err(error) = result {
-                    failed.push(format!("{name}: {error}"));
+                    failed.push(format!("{name}: {}", Chain(&*error)));
                 }
             }
         }
@@ -205,7 +207,7 @@ impl std::fmt::Display for Cause {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Requested(why) => f.write_str(why),
-            Self::Died(death) => write!(f, "daemon {} failed: {}", death.name, death.why),
+            Self::Died(death) => write!(f, "daemon {} failed: {}", death.name, death.failure.why),
         }
     }
 }

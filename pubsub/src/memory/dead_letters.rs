@@ -17,12 +17,22 @@ const REASON: &str = "dead-letter-reason";
 
 impl Topic {
     /// Moves a message to the dead letters.
-    pub(super) fn reject(&self, group: usize, ticket: Ticket, reason: &str) -> Confirmation {
+    pub(super) fn reject(
+        &self,
+        group: usize,
+        ticket: Ticket,
+        reason: String,
+        letter: Option<Box<Message>>,
+    ) -> Confirmation {
         let mut state = self.lock();
         let Some(entry) = state.groups[group].take_back(ticket) else { return Confirmation::lost(SYSTEM) };
         // The lock of this topic is not held while that of another is taken.
         drop(state);
-        let buried = self.bury(&entry.parcel.message, reason);
+        let letter = match letter {
+            Some(letter) => *letter,
+            None => (*entry.parcel.message).clone().with_attribute(REASON, reason),
+        };
+        let buried = self.bury(letter);
         self.put_back(group, None, |group| match &buried {
             Ok(()) => group.settle(&entry),
             Err(_) => group.delay(entry, Instant::now() + DEAD_LETTER_PAUSE),
@@ -30,12 +40,12 @@ impl Topic {
         buried.map_or_else(Confirmation::failed, |()| Confirmation::settled())
     }
 
-    fn bury(&self, message: &Message, reason: &str) -> Result<(), Error> {
+    fn bury(&self, letter: Message) -> Result<(), Error> {
         let Some(broker) = self.broker() else {
-            warn!(topic = self.name(), message_id = %message.id, reason, "message rejected after its broker was dropped");
+            let (topic, reason) = (self.name(), letter.attributes.get(REASON));
+            warn!(topic, message_id = %letter.id, reason, "message rejected after its broker was dropped");
             return Ok(());
         };
-        let letter = message.clone().with_attribute(REASON, reason);
         let dead = broker.topic(&format!("{}.dead", self.name()));
         match dead.try_add(&Parcel::new(letter), 1) {
             Some(_) => Ok(()),

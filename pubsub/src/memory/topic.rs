@@ -142,7 +142,7 @@ impl Topic {
         lease: Box<MemoryLease>,
     ) -> Confirmation {
         let outcome = match outcome {
-            Outcome::Reject { reason } => return self.reject(group, ticket, &reason),
+            Outcome::Reject { reason, letter } => return self.reject(group, ticket, reason, letter),
             outcome => outcome,
         };
         let is_lost = outcome == Outcome::Ack && self.faults.as_ref().is_some_and(Faults::loses_ack);

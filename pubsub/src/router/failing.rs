@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use mainspring_daemon::Chain;
 use mainspring_observe::{correlation, panics};
 use tokio::time::Instant;
 use tracing::field::display;
@@ -14,8 +15,7 @@ use super::dead_letter::{DeadLetter, Watcher};
 use super::lane::Lane;
 use super::ledger::Doing;
 use super::shared::Shared;
-use crate::driver::Outgoing;
-use crate::error::Chain;
+use crate::driver::{Outcome, Outgoing};
 use crate::failure::Verdict;
 use crate::metrics::Fate;
 use crate::{Confirmation, DecodeError, Delivery, Error, Failure, Undecodable};
@@ -76,18 +76,19 @@ impl Lane {
     /// Makes a dead letter of the message, or has the broker do it.
     fn give_up(&mut self, shared: &Shared, reason: String) {
         let Some(job) = &self.job else { return };
-        let Some(to) = &shared.dead_letter else {
-            let said = reason.clone();
-            return self.settle_unhandled(shared, Fate::Rejected, &reason, |delivery| delivery.reject(said));
-        };
-        let letter = DeadLetter {
+        let dead = DeadLetter {
             message: job.delivery.message(),
             reason: &reason,
             attempts: job.attempt,
             position: job.delivery.position(),
             route: shared.route,
         };
-        let mut letter = letter.letter(&shared.source, &to.capabilities().limits);
+        let Some(to) = &shared.dead_letter else {
+            let letter = dead.letter(&shared.source, &shared.capabilities.limits);
+            let outcome = Outcome::Reject { reason: reason.clone(), letter: Some(Box::new(letter)) };
+            return self.settle_unhandled(shared, Fate::Rejected, &reason, |delivery| delivery.settle(outcome));
+        };
+        let mut letter = dead.letter(&shared.source, &to.capabilities().limits);
         if shared.exactly_once && to.prepare(&mut letter).is_ok() {
             let outbox = vec![Outgoing::new(to.endpoint(), letter)];
             let commit = |delivery: Delivery| delivery.commit(outbox);

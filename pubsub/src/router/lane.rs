@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
+use mainspring_daemon::Chain;
 use mainspring_observe::correlation;
 use tokio::time::Instant;
 use tracing::warn;
@@ -13,7 +14,6 @@ use super::ledger::Doing;
 use super::shared::Shared;
 use super::slot::Slot;
 use super::wake::LaneWake;
-use crate::error::Chain;
 use crate::metrics::{Class, Fate};
 use crate::{Confirmation, Delivery, ErrorKind, Failure};
 

@@ -228,7 +228,7 @@ impl<S: 'static> Router<S> {
     /// each time is an error in the log, and counts as `pubsub_outcome_total{outcome="stuck"}`.
     ///
     /// Without one it is up to the broker. One that keeps dead letters itself is told to reject the message:
-    /// `memory://orders` keeps it in `memory://orders.dead`. For one that does not, the router opens the place that goes
+    /// `memory://orders` keeps it in `memory://orders.dead`, with the same attributes. For one that does not, the router opens the place that goes
     /// by default with what it receives from, when it starts: `kafka://orders.dead` for `kafka://orders`. Where there is
     /// none, the router refuses to start, because what is given up would come again for ever.
     pub fn dead_letter(mut self, to: Publisher) -> Self {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mainspring_daemon::{Context, Latch, Shutdown};
+use mainspring_daemon::{Chain, Context, Latch, Shutdown};
 
 use super::check;
 use super::gate::Gate;
@@ -10,7 +10,6 @@ use super::route::Route;
 use super::service::Erased;
 use super::settings::Settings;
 use crate::batch::Batching;
-use crate::error::Chain;
 use crate::{Error, Publisher, Subscriber};
 
 /// A route whose state is still to come.

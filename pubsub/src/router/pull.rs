@@ -5,7 +5,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use mainspring_daemon::BoxFuture;
+use mainspring_daemon::{BoxFuture, Chain};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::warn;
 
@@ -13,7 +13,6 @@ use super::job::Job;
 use super::route::Route;
 use super::route_state::RouteState;
 use super::shared::Shared;
-use crate::error::Chain;
 use crate::{Backoff, Error};
 
 /// Messages that are pulled before others have a turn.

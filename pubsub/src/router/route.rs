@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use mainspring_daemon::{BoxError, Context, Latch, Shutdown};
+use mainspring_daemon::{BoxError, Chain, Context, Latch, Shutdown};
 use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout_at};
@@ -23,7 +23,6 @@ use super::shared::Shared;
 use super::wake::{LaneWake, WorkerWake};
 use super::worker::Worker;
 use crate::driver::{Endpoint, Progress};
-use crate::error::Chain;
 use crate::metrics::{Fate, Handled};
 use crate::{Error, ErrorKind, Subscriber};
 

@@ -27,7 +27,6 @@
 //! # }
 //! ```
 
-mod chain;
 pub mod conformance;
 mod harness;
 pub mod history;

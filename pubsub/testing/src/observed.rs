@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::harness::Tally;
-use crate::passed_on::{passed_on, settle};
+use crate::passed_on::passed_on;
 
 /// Opens publishers and subscribers of a memory broker that are looked on.
 #[derive(Clone, Debug)]
@@ -312,15 +312,16 @@ impl Lease for ObservedLease {
         let dead = format!("{}.dead", source.topic);
         let letter = match &outcome {
             // The broker publishes the letter itself, while it settles.
-            Outcome::Reject { reason } => {
-                let letter = (*message).clone().with_attribute("dead-letter-reason", reason.as_str());
+            Outcome::Reject { reason, letter } => {
+                let bare = || (*message).clone().with_attribute("dead-letter-reason", reason.as_str());
+                let letter = letter.as_deref().cloned().unwrap_or_else(bare);
                 observer.publish(&dead, &letter);
                 Some(letter)
             }
             _ => None,
         };
         // The memory broker answers at once.
-        let result = settle(inner, outcome.clone()).now_or_never().unwrap_or(Ok(()));
+        let result = inner.settle(outcome.clone()).now_or_never().unwrap_or(Ok(()));
         if let (Some(letter), Err(_)) = (letter, &result) {
             observer.unpublish(&dead, &letter.id);
         }

@@ -1,7 +1,7 @@
 //! A delivery that somebody looks at on its way.
 
-use mainspring_pubsub::driver::{Lease, Outcome};
-use mainspring_pubsub::{Confirmation, Delivery};
+use mainspring_pubsub::Delivery;
+use mainspring_pubsub::driver::Lease;
 
 /// The same delivery, whose settling is seen by the lease that `lend` makes around it.
 pub(crate) fn passed_on<L: Lease + 'static>(inner: Delivery, lend: impl FnOnce(Delivery) -> L) -> Delivery {
@@ -14,15 +14,4 @@ pub(crate) fn passed_on<L: Lease + 'static>(inner: Delivery, lend: impl FnOnce(D
         delivery = delivery.with_position(position);
     }
     delivery
-}
-
-/// Settles a delivery as a lease would.
-pub(crate) fn settle(delivery: Delivery, outcome: Outcome) -> Confirmation {
-    match outcome {
-        Outcome::Ack => delivery.ack(),
-        Outcome::Nack { after: None } => delivery.nack(),
-        Outcome::Nack { after: Some(after) } => delivery.nack_after(after),
-        Outcome::Reject { reason } => delivery.reject(reason),
-        _ => delivery.release(),
-    }
 }

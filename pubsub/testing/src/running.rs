@@ -4,13 +4,11 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use mainspring_daemon::{Context, Trigger};
+use mainspring_daemon::{Chain, Context, Trigger};
 use mainspring_pubsub::{Error, Router};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
-
-use crate::chain::chain;
 
 /// A router at work. Dropping it aborts it, as a server does that is out of time.
 #[derive(Debug)]
@@ -34,7 +32,7 @@ impl Running {
             let ended = AssertUnwindSafe(run).catch_unwind().await;
             match &ended {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => drop(note.send_replace(Some(chain(error)))),
+                Ok(Err(error)) => drop(note.send_replace(Some(Chain(error).to_string()))),
                 Err(_) => drop(note.send_replace(Some("it panicked, see above".into()))),
             }
             ended.unwrap_or_else(|panic| resume_unwind(panic))

@@ -246,7 +246,7 @@ async fn a_script_is_said_in_order_and_settlements_are_kept() {
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(inbox.next().await.unwrap().is_none());
     let outcomes: Vec<_> = settlements.wait_for(4).await.into_iter().map(|settled| settled.outcome).collect();
-    let rejected = Outcome::Reject { reason: "no".to_owned() };
+    let rejected = Outcome::Reject { reason: "no".to_owned(), letter: None };
     assert_eq!(outcomes, [Outcome::Ack, Outcome::Nack { after: None }, Outcome::Ack, rejected]);
 }
 

@@ -286,11 +286,7 @@ impl Lease for FaultyLease {
                 drop(inner.ack());
                 Confirmation::settled()
             }
-            (_, Outcome::Ack) => inner.ack(),
-            (_, Outcome::Nack { after: None }) => inner.nack(),
-            (_, Outcome::Nack { after: Some(after) }) => inner.nack_after(after),
-            (_, Outcome::Reject { reason }) => inner.reject(reason),
-            _ => inner.release(),
+            (_, outcome) => inner.settle(outcome),
         }
     }
 

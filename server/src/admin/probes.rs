@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::extract::{self, RawQuery};
 use axum::http::StatusCode;
+use mainspring_daemon::Chain;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
@@ -124,7 +125,7 @@ impl Readiness {
         let mut running = JoinSet::new();
         for (place, check) in state.board.checks().into_iter().enumerate() {
             running.spawn(async move {
-                let failure = check.run().await.err().map(|error| error.to_string());
+                let failure = check.run().await.err().map(|error| Chain(&*error).to_string());
                 (place, Checked { name: check.name().to_owned(), required: check.is_required(), failure })
             });
         }

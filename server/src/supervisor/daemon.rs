@@ -11,6 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
 use super::Policy;
+use crate::Error;
+use crate::error::{EX_CONFIG, EX_SOFTWARE};
 
 /// A named background task.
 pub(crate) struct Daemon {
@@ -25,6 +27,14 @@ pub(crate) enum Start {
     Again(Again),
 }
 
+/// Why a daemon failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) why: String,
+    /// What the process exits with when it cannot do without the daemon.
+    pub(crate) code: u8,
+}
+
 pub(crate) type Run = BoxFuture<Result<(), BoxError>>;
 pub(crate) type Again = Box<dyn Fn(Context) -> Run + Send + Sync>;
 
@@ -36,6 +46,14 @@ const WITHIN: Duration = Duration::from_secs(300);
 impl std::fmt::Debug for Daemon {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Daemon").field("name", &self.name).field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+impl From<BoxError> for Failure {
+    fn from(error: BoxError) -> Self {
+        let error = Error::from(error);
+        let code = if error.code() == EX_CONFIG { EX_CONFIG } else { EX_SOFTWARE };
+        Self { why: error.to_string(), code }
     }
 }
 
@@ -55,7 +73,7 @@ pub(super) async fn supervise(
     again: Option<Again>,
     cx: Context,
     up: &Gauge,
-) -> Option<String> {
+) -> Option<Failure> {
     let mut run = first;
     let mut failures: Vec<Instant> = Vec::new();
     let mut pauses = None;
@@ -63,27 +81,29 @@ pub(super) async fn supervise(
         let began = Instant::now();
         up.set(1);
         let result = match AssertUnwindSafe(run).catch_unwind().await {
-            Ok(result) => result.map_err(|error| error.to_string()),
-            Err(panic) => Err(died_of(&*panic)),
+            Ok(result) => result.map_err(Failure::from),
+            Err(panic) => Err(Failure { why: died_of(&*panic), code: EX_SOFTWARE }),
         };
         up.set(0);
-        let Err(why) = result else {
+        let Err(failure) = result else {
             tracing::info!(daemon = name, "daemon finished");
             return None;
         };
-        let (Some(restart), Some(again)) = (policy.restart, &again) else {
+        let why = &*failure.why;
+        // What is wrong with the configuration does not pass by itself.
+        let (Some(restart), Some(again), true) = (policy.restart, &again, failure.code != EX_CONFIG) else {
             tracing::error!(daemon = name, error = why, critical = policy.critical, "daemon failed");
-            return Some(why);
+            return Some(failure);
         };
         if cx.shutdown().is_requested() {
             tracing::error!(daemon = name, error = why, "daemon failed while stopping");
-            return Some(why);
+            return Some(failure);
         }
         failures.retain(|failure| failure.elapsed() < WITHIN);
         failures.push(Instant::now());
         if policy.critical && failures.len() >= FAILURES {
             tracing::error!(daemon = name, error = why, failures = failures.len(), "daemon failed too often");
-            return Some(why);
+            return Some(failure);
         }
         if began.elapsed() >= WITHIN {
             pauses = None;

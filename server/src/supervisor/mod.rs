@@ -14,7 +14,7 @@ use crate::metrics::{ComponentLabels, ServerMetrics};
 use crate::tasks::Tasks;
 use daemon::{begin, supervise};
 
-pub(crate) use daemon::{Daemon, Start};
+pub(crate) use daemon::{Daemon, Failure, Start};
 pub use policy::Policy;
 
 /// All daemons of a process. Dropping it ends them.
@@ -38,14 +38,14 @@ pub(crate) struct Roll(Arc<Mutex<Vec<&'static str>>>);
 struct Ended {
     name: &'static str,
     critical: bool,
-    failure: Option<String>,
+    failure: Option<Failure>,
 }
 
 /// A critical daemon that failed for good.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Death {
     pub(crate) name: &'static str,
-    pub(crate) why: String,
+    pub(crate) failure: Failure,
 }
 
 impl Supervisor {
@@ -93,7 +93,7 @@ impl Supervisor {
     pub(crate) async fn death(&mut self) -> Death {
         loop {
             match self.tasks.join_next().await {
-                Some(Ok(Ended { name, critical: true, failure: Some(why) })) => return Death { name, why },
+                Some(Ok(Ended { name, critical: true, failure: Some(failure) })) => return Death { name, failure },
                 Some(_) => {}
                 None => return std::future::pending().await,
             }
@@ -149,9 +149,11 @@ impl Roll {
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use mainspring_config as config;
     use mainspring_daemon::BoxError;
 
     use super::*;
+    use crate::error::{EX_CONFIG, EX_SOFTWARE};
 
     fn supervisor() -> Supervisor {
         Supervisor::new(Arc::default(), Arc::new(ServerMetrics::new()))
@@ -170,7 +172,8 @@ mod tests {
         let start = Start::Once(Box::new(|_| Box::pin(async { panic!("the sky fell") })));
         supervisor.start(Daemon { name: "ship", policy: Policy::once().critical(), start });
         let death = supervisor.death().await;
-        assert_eq!(death, Death { name: "ship", why: "panicked: the sky fell".to_owned() });
+        assert_eq!((death.name, &*death.failure.why), ("ship", "panicked: the sky fell"));
+        assert_eq!(death.failure.code, EX_SOFTWARE);
     }
 
     #[tokio::test(start_paused = true)]
@@ -178,7 +181,7 @@ mod tests {
         let mut supervisor = supervisor();
         let start = Start::Once(Box::new(|_| panic!("early")));
         supervisor.start(Daemon { name: "ship", policy: Policy::once().critical(), start });
-        assert_eq!(supervisor.death().await.why, "panicked: early");
+        assert_eq!(supervisor.death().await.failure.why, "panicked: early");
     }
 
     #[tokio::test(start_paused = true)]
@@ -223,7 +226,22 @@ mod tests {
         let mut supervisor = supervisor();
         let start = again(|_| async { Err("no broker".into()) });
         supervisor.start(Daemon { name: "poll", policy: Policy::restarting().critical(), start });
-        assert_eq!(supervisor.death().await.why, "no broker");
+        assert_eq!(supervisor.death().await.failure.why, "no broker");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_cannot_work_as_configured_is_dead_at_once_and_says_why() {
+        let mut supervisor = supervisor();
+        let start = again(|_| async {
+            let fault = config::Error::one("timeout", "code", "is longer than the lease", "make it shorter");
+            Err(BoxError::from(fault))
+        });
+        let began = Instant::now();
+        supervisor.start(Daemon { name: "ship", policy: Policy::restarting().critical(), start });
+        let death = supervisor.death().await;
+        assert_eq!(death.failure.code, EX_CONFIG);
+        assert!(death.failure.why.contains("longer than the lease; make it shorter"), "{:?}", death.failure);
+        assert_eq!(Instant::now(), began, "it was not tried again");
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,7 +18,8 @@ pub(super) struct Restart {
 }
 
 impl Policy {
-    /// Restarted with growing pauses (200 ms to 30 s, with jitter) for as long as the process runs.
+    /// Restarted with growing pauses (200 ms to 30 s, with jitter) for as long as the process runs, unless it fails for
+    /// a fault of the configuration, which does not pass by itself.
     pub fn restarting() -> Self {
         let restart = Restart { first: Duration::from_millis(200), longest: Duration::from_secs(30) };
         Self { restart: Some(restart), critical: false }
@@ -29,8 +30,9 @@ impl Policy {
         Self { restart: None, critical: false }
     }
 
-    /// The process cannot do without it: it stops in order, with exit code 70, when the daemon fails, or when one
-    /// that is restarted has failed five times in five minutes.
+    /// The process cannot do without it: it stops in order when the daemon fails, or when one that is restarted has
+    /// failed five times in five minutes. The exit code is 70, or 78 when a [`config::Error`](mainspring_config::Error)
+    /// is among the causes.
     pub fn critical(mut self) -> Self {
         self.critical = true;
         self

@@ -3,13 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use mainspring_daemon::BoxFuture;
+use mainspring_daemon::{BoxFuture, Chain};
 use mainspring_pubsub::Error;
 
 use super::backend::Need;
 use super::cases::ALL;
 use super::stage::Stage;
-use crate::chain::chain;
 
 /// A case: what a driver must do, by name.
 #[derive(Clone, Copy)]
@@ -59,7 +58,7 @@ impl Fault {
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
-        Self(chain(&error))
+        Self(Chain(&error).to_string())
     }
 }
 

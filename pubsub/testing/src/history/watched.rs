@@ -11,7 +11,7 @@ use mainspring_pubsub::driver::{self, Capabilities, Endpoint, Lease, Outcome, Ou
 use mainspring_pubsub::{Confirmation, Delivery, Error, Message, Subscriber};
 use tokio::time::Instant;
 
-use crate::passed_on::{passed_on, settle};
+use crate::passed_on::passed_on;
 
 use super::event::{Settlement, Tag, What};
 use super::journal::Journal;
@@ -85,7 +85,7 @@ impl driver::Subscriber for Watched {
 impl Lease for WatchedLease {
     fn settle(self: Box<Self>, outcome: Outcome) -> Confirmation {
         let noted = Settlement::from(&outcome);
-        self.pass_on(noted, |inner| settle(inner, outcome))
+        self.pass_on(noted, |inner| inner.settle(outcome))
     }
 
     fn commit(self: Box<Self>, outbox: Vec<Outgoing>) -> Confirmation {

@@ -1,8 +1,8 @@
 //! What a broker does not accept, and what does not exist.
 
+use mainspring_daemon::Chain;
 use mainspring_pubsub::{Error, ErrorKind, Message};
 
-use crate::chain::chain;
 use crate::conformance::case::{Fault, ensure, table};
 use crate::conformance::stage::{Stage, Topic, within};
 
@@ -71,7 +71,7 @@ async fn unknown_options_are_refused(stage: Stage) -> Result<(), Fault> {
     for error in open(&topic, &url).await? {
         let Some(error) = error else { return Err(Fault::new("the option `nonsense` was accepted")) };
         ensure!(error.kind() == ErrorKind::Config, "it is refused as {:?}", error.kind());
-        let said = chain(&error);
+        let said = Chain(&error).to_string();
         ensure!(said.contains("nonsense"), "the error does not name the option: {said}");
     }
     Ok(())
@@ -82,14 +82,15 @@ async fn checking_a_url_agrees_with_opening_it(stage: Stage) -> Result<(), Fault
     let brokers = topic.brokers();
     for url in [topic.url.clone(), topic.group("g")] {
         if let Err(error) = brokers.check(&url) {
-            return Err(Fault::new(format!("a URL that can be opened is refused: {}", chain(&error))));
+            return Err(Fault::new(format!("a URL that can be opened is refused: {}", Chain(&error))));
         }
     }
     let join = if topic.url.contains('?') { '&' } else { '?' };
     // A driver may leave every fault to be found by opening.
     if let Err(error) = brokers.check(&format!("{}{join}nonsense=1", topic.url)) {
         ensure!(error.kind() == ErrorKind::Config, "a wrong URL is refused as {:?}", error.kind());
-        ensure!(chain(&error).contains("nonsense"), "the error does not name the option: {}", chain(&error));
+        let said = Chain(&error).to_string();
+        ensure!(said.contains("nonsense"), "the error does not name the option: {said}");
     }
     Ok(())
 }
@@ -100,7 +101,7 @@ async fn errors_hide_credentials(stage: Stage) -> Result<(), Fault> {
     let url = format!("{}{join}password=hunter2&nonsense=1", topic.url);
     for error in open(&topic, &url).await? {
         let Some(error) = error else { return Err(Fault::new("the option `nonsense` was accepted")) };
-        let said = format!("{} {error:?}", chain(&error));
+        let said = format!("{} {error:?}", Chain(&error));
         ensure!(!said.contains("hunter2"), "the error shows the password");
     }
     Ok(())
