@@ -2,10 +2,12 @@
 //!
 //! The id is the header `mainspring-id`, each attribute a header of its name, the time of publishing the record's
 //! timestamp. Records of other clients need none of this: without an id they are known by where they stand. What is not
-//! text where messages have text (keys, header values) reads as `hex:` and its digits; header names that are not text are left
-//! out, and of several headers of one name the last counts, as with Kafka's own clients. A record without a value, a
-//! tombstone, has an empty body.
+//! text where messages have text (keys, header values) reads as `hex:` and its digits, and is written as the bytes that it
+//! was: a dead letter keeps its key, and with it its partition. Header names that are not text are left out, and of
+//! several headers of one name the last counts, as with Kafka's own clients. A record without a value, a tombstone, has
+//! an empty body.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::panic::catch_unwind;
@@ -18,6 +20,8 @@ use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Header, Headers, Messag
 use crate::error::error;
 
 const ID: &str = "mainspring-id";
+/// Begins what is not text.
+const HEX: &str = "hex:";
 
 /// The headers of a message.
 pub(crate) fn headers(message: &Message) -> Result<OwnedHeaders, Error> {
@@ -32,9 +36,14 @@ pub(crate) fn headers(message: &Message) -> Result<OwnedHeaders, Error> {
             let what = format!("the attribute {name:?} cannot be a header: its name has a NUL");
             return Err(error(ErrorKind::Invalid, "publish", what));
         }
-        headers = headers.insert(Header { key: name, value: Some(value) });
+        headers = headers.insert(Header { key: name, value: Some(&*bytes(value)) });
     }
     Ok(headers)
+}
+
+/// The key of a message, as a record has it.
+pub(crate) fn key(message: &Message) -> Option<Cow<'_, [u8]>> {
+    message.key.as_deref().map(bytes)
 }
 
 /// When a message was published, as a record says it.
@@ -76,10 +85,48 @@ fn header(headers: &BorrowedHeaders, at: usize) -> Option<Header<'_, &[u8]>> {
 fn text(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
-        Err(_) => bytes.iter().fold("hex:".to_owned(), |mut text, byte| {
+        Err(_) => bytes.iter().fold(HEX.to_owned(), |mut text, byte| {
             // Writing into a string cannot fail.
             let _ = write!(text, "{byte:02x}");
             text
         }),
+    }
+}
+
+/// What [`text`] was made of. Only what is no text has digits: others that look like them are text themselves.
+fn bytes(text: &str) -> Cow<'_, [u8]> {
+    match text.strip_prefix(HEX).and_then(from_digits) {
+        Some(bytes) if std::str::from_utf8(&bytes).is_err() => Cow::Owned(bytes),
+        _ => Cow::Borrowed(text.as_bytes()),
+    }
+}
+
+fn from_digits(digits: &str) -> Option<Vec<u8>> {
+    let value = |digit: &u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let (pairs, []) = digits.as_bytes().as_chunks::<2>() else { return None };
+    pairs.iter().map(|[high, low]| Some(value(high)? << 4 | value(low)?)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_goes_in_as_text_comes_out_as_the_same(given in prop_oneof![any::<String>(), "hex:[0-9a-fA-F]{0,8}"]) {
+            prop_assert_eq!(text(&bytes(&given)), given);
+        }
+
+        #[test]
+        fn what_is_no_text_is_written_as_it_was_read(given: Vec<u8>) {
+            let read = text(&given);
+            prop_assert_eq!(&*bytes(&read), given);
+        }
     }
 }

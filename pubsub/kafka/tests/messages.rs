@@ -11,7 +11,8 @@ use mainspring_daemon::Context;
 use mainspring_observe::metrics;
 use mainspring_pubsub::{Bytes, Error, ErrorKind, Failure, Key, Message, Router, Text};
 use rdkafka::ClientConfig;
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Header, Headers, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -70,6 +71,21 @@ async fn messages_of_other_clients_are_read_as_they_are() {
     let second = next(&mut subscriber).await;
     assert_eq!((second.message().key.as_deref(), second.message().body.len()), (Some("tombstone"), 0));
     close(subscriber).await;
+
+    // Passed on, as a dead letter is, they are what they were.
+    let onward = kafka.topic(1).await;
+    kafka.publisher(&onward).await.publish(message.clone()).await.unwrap();
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &kafka.address)
+        .set("group.id", &onward)
+        .set("auto.offset.reset", "earliest")
+        .create()
+        .unwrap();
+    consumer.subscribe(&[&onward]).unwrap();
+    let record = (0..100).find_map(|_| consumer.poll(PATIENCE / 100)).expect("a record").unwrap();
+    assert_eq!((record.key(), record.payload()), (Some(&[0xfe_u8, 0x01][..]), Some(&b"plain"[..])));
+    let bytes = record.headers().unwrap().iter().find(|header| header.key == "bytes");
+    assert_eq!(bytes.unwrap().value, Some(&[0xff_u8, 0x00][..]));
 }
 
 #[tokio::test]

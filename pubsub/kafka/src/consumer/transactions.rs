@@ -182,11 +182,12 @@ impl Transactions {
                 Ok(headers) => headers,
                 Err(refused) => return Ok(Err(self.producer.context().refuse(refused))),
             };
-            let mut record = BaseRecord::<str, [u8], ()>::to(topic)
+            let key = record::key(message);
+            let mut record = BaseRecord::<[u8], [u8], ()>::to(topic)
                 .payload(&message.body[..])
                 .timestamp(record::timestamp(message))
                 .headers(headers);
-            record.key = message.key.as_deref();
+            record.key = key.as_deref();
             while let Err((cause, unsent)) = self.producer.send(record) {
                 match cause {
                     KafkaError::MessageProduction(Code::QueueFull) if Instant::now() < deadline => {

@@ -98,13 +98,13 @@ impl KafkaPublisher {
 
     /// `None` when the client's queue is full.
     fn try_send(&self, message: &Message) -> Result<Option<Ticket>, Error> {
-        let headers = record::headers(message)?;
+        let (headers, key) = (record::headers(message)?, record::key(message));
         let (number, ticket) = self.slots.reserve();
-        let mut record: BaseRecord<'_, str, [u8], usize> = BaseRecord::with_opaque_to(&self.topic, number)
+        let mut record: BaseRecord<'_, [u8], [u8], usize> = BaseRecord::with_opaque_to(&self.topic, number)
             .payload(&message.body[..])
             .timestamp(record::timestamp(message))
             .headers(headers);
-        record.key = message.key.as_deref();
+        record.key = key.as_deref();
         match self.producer.send(record) {
             Ok(()) => Ok(Some(ticket)),
             Err(cause) => {

@@ -53,7 +53,7 @@ impl Producer {
     }
 
     /// Hands a message to the client. [`Code::Fatal`] is answered when it will never take one again.
-    pub(super) fn send(&self, record: BaseRecord<'_, str, [u8], usize>) -> KafkaResult<()> {
+    pub(super) fn send(&self, record: BaseRecord<'_, [u8], [u8], usize>) -> KafkaResult<()> {
         match &self.read().client {
             Some(client) => client.send(record).map_err(|(cause, _record)| cause),
             None => Err(KafkaError::Canceled),
