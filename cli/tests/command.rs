@@ -1,42 +1,11 @@
 //! The built command: what it prints, and how it exits.
 
+mod common;
+
 use std::io::{Read, Write};
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
 
-/// The command, with nothing of the surroundings that could configure it.
-fn mainspring(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mainspring"));
-    command.args(args).env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-/// Runs it with this standard input.
-fn run(args: &[&str], input: &[u8]) -> Output {
-    let mut child = mainspring(args).stdin(Stdio::piped()).spawn().unwrap();
-    // It need not read all of it.
-    let _ = child.stdin.take().unwrap().write_all(input);
-    child.wait_with_output().unwrap()
-}
-
-fn out(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn err(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-#[track_caller]
-fn ends(output: &Output, code: i32, stdout: &str, complains_of: &[&str]) {
-    let (out, err) = (out(output), err(output));
-    assert_eq!(output.status.code(), Some(code), "stdout: {out}\nstderr: {err}");
-    assert_eq!(out, stdout, "stderr: {err}");
-    assert_eq!(err.is_empty(), complains_of.is_empty(), "stderr: {err}");
-    for word in complains_of {
-        assert!(err.contains(word), "`{word}` is not in: {err}");
-    }
-}
+use common::{ends, err, interrupt, mainspring, out, run};
 
 #[test]
 fn every_line_is_a_message() {
@@ -216,33 +185,4 @@ fn verify_lists_what_it_would_run() {
     );
     let one = out(&run(&["verify", "--list", "--case", "bodies_are_exact", "--json"], b""));
     assert!(one.starts_with(r#"{"about":"Bodies"#) && one.lines().count() == 1, "{one}");
-}
-
-/// Sends SIGINT until the process has set up its handlers and ends; before that, the signal would just kill it.
-fn interrupt(mut child: std::process::Child) -> Output {
-    let id = child.id();
-    wait_until_it_listens(id);
-    let sent = Command::new("kill").args(["-INT", &id.to_string()]).status().unwrap();
-    assert!(sent.success());
-    let started = Instant::now();
-    while child.try_wait().unwrap().is_none() {
-        assert!(started.elapsed() < Duration::from_secs(20), "it does not end");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    child.wait_with_output().unwrap()
-}
-
-/// Waits until SIGINT is among the signals that the process catches.
-fn wait_until_it_listens(id: u32) {
-    let started = Instant::now();
-    loop {
-        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
-        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-        let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-        if caught & 0b10 != 0 {
-            return;
-        }
-        assert!(started.elapsed() < Duration::from_secs(20), "it never listens for SIGINT");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use mainspring_pubsub::{Error, ErrorKind};
 use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication, TopicResult};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::producer::{BaseProducer, DeliveryResult, Producer as _, ProducerContext};
+use tokio::task::spawn_blocking;
 
 use crate::client::{self, Cause};
 use crate::error::{error, from_creation, from_kafka, kind};
@@ -16,27 +19,32 @@ use crate::options::Options;
 /// So many partitions and replicas as the broker gives to topics about which nobody has said anything.
 const BROKERS_CHOICE: i32 = -1;
 const LARGEST: &str = "max.message.bytes";
+/// How long it may take to see why nobody answers, and how long to be told.
+const WITNESS: Duration = Duration::from_millis(500);
 
 /// A client for administration, which takes a tenth of a second to drop.
 struct Admin(Option<AdminClient<AdminCx>>);
 
-struct AdminCx(Arc<Cause>);
+struct AdminCx;
+
+/// Hears why a connection does not come about.
+struct Witness(Arc<Cause>);
 
 /// Makes the topic. `largest` is how many bytes its messages may have, if not as many as the broker lets most topics have.
 pub(crate) async fn create(options: &Options, largest: Option<u32>) -> Result<(), Error> {
-    let (admin, cause) = Admin::open(options)?;
+    let admin = Admin::open(options)?;
     let largest = largest.map(|bytes| bytes.to_string());
     let mut topic = NewTopic::new(&options.topic, BROKERS_CHOICE, TopicReplication::Fixed(BROKERS_CHOICE));
     if let Some(largest) = &largest {
         topic = topic.set(LARGEST, largest);
     }
     let made = admin.client()?.create_topics([&topic], &limits(options)).await;
-    done("create topic", options, &cause, made)
+    done("create topic", options, made).await
 }
 
 /// How many bytes messages of `topic` may have, where it has a limit of its own that can be seen.
 pub(crate) async fn own_limit(options: &Options, topic: &str) -> Option<u32> {
-    let (admin, _cause) = Admin::open(options).ok()?;
+    let admin = Admin::open(options).ok()?;
     let described = admin.client().ok()?.describe_configs(&[ResourceSpecifier::Topic(topic)], &limits(options)).await;
     let described = described.ok()?.pop()?.ok()?;
     let limit = described.get(LARGEST).filter(|limit| !limit.is_default)?;
@@ -45,34 +53,45 @@ pub(crate) async fn own_limit(options: &Options, topic: &str) -> Option<u32> {
 
 /// Removes the topic, with what is in it.
 pub(crate) async fn delete(options: &Options) -> Result<(), Error> {
-    let (admin, cause) = Admin::open(options)?;
+    let admin = Admin::open(options)?;
     let removed = admin.client()?.delete_topics(&[options.topic.as_str()], &limits(options)).await;
-    done("delete topic", options, &cause, removed)
+    done("delete topic", options, removed).await
 }
 
 fn limits(options: &Options) -> AdminOptions {
     AdminOptions::new().request_timeout(Some(options.grace)).operation_timeout(Some(options.grace))
 }
 
-fn done(
-    operation: &'static str,
-    options: &Options,
-    cause: &Cause,
-    result: KafkaResult<Vec<TopicResult>>,
-) -> Result<(), Error> {
+async fn done(operation: &'static str, options: &Options, result: KafkaResult<Vec<TopicResult>>) -> Result<(), Error> {
     let failed = |code: Code| error(kind(code), operation, format!("topic `{}`: {code}", options.topic));
     match result {
         Ok(results) => results.into_iter().try_for_each(|result| result.map(drop).map_err(|(_, code)| failed(code))),
-        Err(KafkaError::AdminOp(Code::OperationTimedOut | Code::RequestTimedOut)) => Err(cause.error(&options.brokers)),
+        Err(KafkaError::AdminOp(Code::OperationTimedOut | Code::RequestTimedOut)) => {
+            let options = options.clone();
+            let why = spawn_blocking(move || why_unanswered(&options)).await;
+            Err(why.unwrap_or_else(|_| error(ErrorKind::Timeout, operation, "no answer in time")))
+        }
         Err(other) => Err(from_kafka(operation, other)),
     }
 }
 
+/// Why nobody answers. A client for administration keeps to itself what happens to its connections, so another is asked.
+fn why_unanswered(options: &Options) -> Error {
+    let cause = Arc::new(Cause::default());
+    match client::config(options).create_with_context::<_, BaseProducer<_>>(Witness(Arc::clone(&cause))) {
+        Ok(client) => {
+            let _ = client.client().fetch_metadata(None, WITNESS);
+            client.poll(WITNESS);
+            cause.error(&options.brokers)
+        }
+        Err(cause) => from_creation(&cause),
+    }
+}
+
 impl Admin {
-    fn open(options: &Options) -> Result<(Self, Arc<Cause>), Error> {
-        let cause = Arc::new(Cause::default());
-        let client = AdminClient::from_config_and_context(&client::config(options), AdminCx(Arc::clone(&cause)));
-        Ok((Self(Some(client.map_err(|cause| from_creation(&cause))?)), cause))
+    fn open(options: &Options) -> Result<Self, Error> {
+        let client = AdminClient::from_config_and_context(&client::config(options), AdminCx);
+        Ok(Self(Some(client.map_err(|cause| from_creation(&cause))?)))
     }
 
     fn client(&self) -> Result<&AdminClient<AdminCx>, Error> {
@@ -92,8 +111,20 @@ impl ClientContext for AdminCx {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         client::log(level, facility, text);
     }
+}
+
+impl ClientContext for Witness {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        client::log(level, facility, text);
+    }
 
     fn error(&self, cause: KafkaError, reason: &str) {
         self.0.note(&cause, reason);
     }
+}
+
+impl ProducerContext for Witness {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _result: &DeliveryResult<'_>, (): ()) {}
 }

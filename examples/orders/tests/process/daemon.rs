@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -68,7 +68,14 @@ pub(crate) fn command(env: &[(&str, &str)], args: &[&str]) -> Command {
 
 /// Runs a daemon that is expected to end by itself.
 pub(crate) fn output(env: &[(&str, &str)], args: &[&str]) -> Output {
-    let output = command(env, args).output().expect("orders can be run");
+    let child = command(env, args).spawn().expect("orders can be started");
+    let (id, (sender, ended)) = (child.id(), mpsc::channel());
+    std::thread::spawn(move || sender.send(child.wait_with_output()));
+    let output = ended.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+        let _ = Command::new("kill").args(["-s", "KILL", &id.to_string()]).status();
+        panic!("the daemon does not end by itself")
+    });
+    let output = output.expect("orders can be waited for");
     let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
     Output { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -52,7 +53,7 @@ fn stop_under_load(round: u64, lame_duck: &str) {
 }
 
 /// Orders at its pace until nobody listens any more. Answers the orders that were accepted.
-fn order_until_refused(addr: std::net::SocketAddr, client: u64, answers: &AtomicU64) -> HashSet<String> {
+pub(crate) fn order_until_refused(addr: SocketAddr, client: u64, answers: &AtomicU64) -> HashSet<String> {
     let mut accepted = HashSet::new();
     for life in 0.. {
         let Ok(mut connection) = Connection::open(addr) else { return accepted };

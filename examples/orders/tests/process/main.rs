@@ -3,6 +3,7 @@
 mod config;
 mod daemon;
 mod http;
+mod kafka;
 mod life;
 mod load;
 mod profiles;

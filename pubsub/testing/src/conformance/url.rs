@@ -5,10 +5,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
 use mainspring_pubsub::{Brokers, Error, ErrorKind};
 use tokio::process::Command;
+use tokio::time::{Instant, sleep};
 
 use super::backend::Backend;
+
+/// How long topics are removed that come back, and the pause before looking.
+const REMOVAL: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Topics that are removed at once.
+const AT_ONCE: usize = 8;
 
 /// A broker that is reached by a URL. Its one topic is used for every case, with a group of its own for each; or, after
 /// [`with_own_topics`](Self::with_own_topics), a new topic for each.
@@ -74,23 +83,39 @@ impl UrlBackend {
         Ok(self)
     }
 
-    /// Removes the topics that were made. Answers the first error, after all have been tried.
+    /// Removes the topics that were made, and those that routers have made for their dead letters. Answers the first
+    /// error, after all have been tried.
     pub async fn remove_topics(&self) -> Result<(), Error> {
         let Some(own) = &self.own else { return Ok(()) };
         let made = std::mem::take(&mut *own.made.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut result = Ok(());
-        for topic in made {
-            result = result.and(own.brokers.delete_topic(&topic).await);
+        let end = Instant::now() + REMOVAL;
+        // Cases that were cut short leave some to be made yet: what they had just asked for, and, where publishing makes
+        // topics, what their publishers ask for until they are closed.
+        while own.remove(&made).await? && Instant::now() < end {
+            sleep(PAUSE).await;
         }
-        result
+        Ok(())
     }
 
     /// The URL of a topic that nobody else has.
     fn named(&self, what: &str) -> String {
-        let (head, query) =
-            self.url.split_once('?').map_or((self.url.as_str(), None), |(head, query)| (head, Some(query)));
-        let name = format!("{head}-{}-{:08x}", what.replace('_', "-"), fastrand::u32(..));
-        query.map_or(name.clone(), |query| format!("{name}?{query}"))
+        with_suffix(&self.url, &format!("-{}-{:08x}", what.replace('_', "-"), fastrand::u32(..)))
+    }
+}
+
+impl Own {
+    /// Removes these topics and those beside them; whether there were any.
+    async fn remove(&self, topics: &[String]) -> Result<bool, Error> {
+        let all = topics.iter().flat_map(|topic| [topic.clone(), with_suffix(topic, ".dead")]);
+        let removing = all.map(|topic| async move {
+            match self.brokers.delete_topic(&topic).await {
+                Ok(()) => Ok(true),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+                Err(error) => Err(error),
+            }
+        });
+        let removed: Vec<_> = stream::iter(removing).buffer_unordered(AT_ONCE).collect().await;
+        removed.into_iter().try_fold(false, |any, removed| Ok(any | removed?))
     }
 }
 
@@ -107,8 +132,9 @@ impl Backend for UrlBackend {
     async fn topic(&self, case: &str) -> Result<String, Error> {
         let Some(own) = &self.own else { return Ok(self.url.clone()) };
         let topic = self.named(case);
-        own.brokers.create_topic(&topic).await?;
+        // Noted first: who is stopped while it waits may have made the topic all the same.
         own.made.lock().unwrap_or_else(PoisonError::into_inner).push(topic.clone());
+        own.brokers.create_topic(&topic).await?;
         Ok(topic)
     }
 
@@ -150,6 +176,14 @@ impl Debug for UrlBackend {
     }
 }
 
+/// The URL of the topic whose name goes on like this.
+fn with_suffix(url: &str, suffix: &str) -> String {
+    match url.split_once('?') {
+        Some((head, query)) => format!("{head}{suffix}?{query}"),
+        None => format!("{url}{suffix}"),
+    }
+}
+
 fn without_group(url: &str) -> String {
     let Some((head, query)) = url.split_once('?') else { return url.to_owned() };
     let kept: Vec<_> = query.split('&').filter(|pair| !pair.starts_with("group=")).collect();
@@ -159,6 +193,12 @@ fn without_group(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_goes_on_before_the_options() {
+        assert_eq!(with_suffix("kafka://t", ".dead"), "kafka://t.dead");
+        assert_eq!(with_suffix("kafka://t?grace=1s", "-case"), "kafka://t-case?grace=1s");
+    }
 
     #[test]
     fn a_group_is_taken_out_of_the_url_and_nothing_else_is() {
