@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use mainspring_config::ByteSize;
-use mainspring_pubsub::driver::{self, Capabilities, Endpoint, Lease, Opener, Outcome, Receipt, Url};
+use mainspring_pubsub::driver::{self, Capabilities, Endpoint, Lease, Opener, Outcome, Outgoing, Receipt, Url};
 use mainspring_pubsub::{
     Brokers, BrokersConfig, Confirmation, Delivery, Error, ErrorKind, Message, MessageId, Position, Publisher,
     Subscriber, memory,
@@ -44,6 +44,7 @@ enum Fault {
     OneTopicForAll,
     KeysAreIgnored,
     TracesAreLost,
+    ForgetsTheOutbox,
 }
 
 #[derive(Debug)]
@@ -120,15 +121,17 @@ impl Opener for FaultyOpener {
 
     async fn publisher(&self, url: &Url) -> Result<Box<dyn driver::Publisher>, Error> {
         self.opens(url)?;
-        let inner = self.broker.publisher(self.topic(url));
-        Ok(Box::new(FaultyPublisher { inner, fault: self.fault, count: Default::default() }))
+        let topic = self.topic(url).to_owned();
+        let inner = self.broker.publisher(&topic);
+        Ok(Box::new(FaultyPublisher { inner, topic, fault: self.fault, count: Default::default() }))
     }
 
     async fn subscriber(&self, url: &Url) -> Result<Box<dyn driver::Subscriber>, Error> {
         self.opens(url)?;
         let group = if self.fault == Fault::OneGroupForAll { "all" } else { url.option("group").unwrap_or("default") };
-        let inner = self.broker.subscriber(self.topic(url), group);
-        Ok(Box::new(FaultySubscriber { inner, fault: self.fault, delivered: false }))
+        let topic = self.topic(url).to_owned();
+        let inner = self.broker.subscriber(&topic, group);
+        Ok(Box::new(FaultySubscriber { inner, topic, fault: self.fault, delivered: false }))
     }
 }
 
@@ -152,6 +155,7 @@ impl FaultyOpener {
 #[derive(Debug)]
 struct FaultyPublisher {
     inner: Publisher,
+    topic: String,
     fault: Fault,
     count: std::sync::atomic::AtomicUsize,
 }
@@ -207,13 +211,14 @@ impl driver::Publisher for FaultyPublisher {
     }
 
     fn endpoint(&self) -> Endpoint {
-        Endpoint::new("faulty", "faulty")
+        Endpoint::new("faulty", &self.topic)
     }
 }
 
 #[derive(Debug)]
 struct FaultySubscriber {
     inner: Subscriber,
+    topic: String,
     fault: Fault,
     delivered: bool,
 }
@@ -251,6 +256,10 @@ impl driver::Subscriber for FaultySubscriber {
         }
     }
 
+    async fn begin_transactions(&mut self, deadline: Instant) -> Result<(), Error> {
+        self.inner.begin_transactions(deadline).await
+    }
+
     fn capabilities(&self) -> Capabilities {
         let mut can = self.inner.capabilities();
         if self.fault == Fault::ClaimsItCannotNack {
@@ -260,7 +269,7 @@ impl driver::Subscriber for FaultySubscriber {
     }
 
     fn endpoint(&self) -> Endpoint {
-        Endpoint::new("faulty", "faulty").with_group("g")
+        Endpoint::new("faulty", &self.topic).with_group("g")
     }
 }
 
@@ -288,6 +297,13 @@ impl Lease for FaultyLease {
             }
             (_, outcome) => inner.settle(outcome),
         }
+    }
+
+    fn commit(self: Box<Self>, mut outbox: Vec<Outgoing>) -> Confirmation {
+        if self.fault == Fault::ForgetsTheOutbox {
+            outbox.clear();
+        }
+        self.inner.commit(outbox)
     }
 
     fn extend(&self, by: Duration) -> Confirmation {
@@ -350,6 +366,15 @@ faults! {
     keys_that_are_ignored_are_noticed: KeysAreIgnored fails "a_message_that_is_out_holds_back_its_key" with "came";
     a_lost_trace_is_noticed: TracesAreLost fails "trace_context_survives" with "traceparent";
     a_router_on_a_forgetful_broker_is_noticed: ForgetsEveryFiftieth fails "the_router_handles_everything_once" with "of 300";
+    an_early_ack_that_does_not_land_is_noticed: AcksDoNotLand fails "settling_out_of_order_keeps_the_earlier_ones" with "came";
+    an_unawaited_ack_that_does_not_land_is_noticed: AcksDoNotLand fails "confirmations_need_not_be_awaited" with "came";
+    a_last_ack_that_does_not_land_is_noticed: AcksDoNotLand fails "closing_keeps_what_was_settled" with "came";
+    an_ack_after_a_close_that_does_not_land_is_noticed: AcksDoNotLand fails "settling_after_a_close_is_honest" with "came";
+    dead_letters_with_new_ids_are_noticed: NewIds fails "poison_does_not_harm_its_neighbours" with "dead letter";
+    a_large_dead_letter_with_a_new_id_is_noticed: NewIds fails "the_largest_message_becomes_a_dead_letter" with "another message";
+    a_batch_on_a_forgetful_broker_is_noticed: ForgetsEveryFiftieth fails "each_message_of_a_batch_has_its_outcome" with "no message came";
+    a_forgotten_outbox_is_noticed: ForgetsTheOutbox fails "outputs_are_seen_once" with "of 50 came";
+    a_forgotten_outbox_of_a_second_life_is_noticed: ForgetsTheOutbox fails "outputs_of_an_aborted_handler_are_not_seen" with "of 1 came";
     a_takeover_on_a_broker_that_loses_acks_is_noticed: AcksDoNotLand fails "a_takeover_loses_and_repeats_nothing" with "duplicated";
     members_on_a_broker_that_loses_acks_are_noticed: AcksDoNotLand fails "coming_and_going_loses_and_repeats_nothing" with "duplicated";
 }

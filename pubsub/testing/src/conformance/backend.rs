@@ -101,6 +101,8 @@ pub enum Need {
     HeldKey,
     /// Deliveries are counted.
     Attempts,
+    /// Messages can be published and others acked in one step.
+    Transactions,
     /// New groups see older messages.
     Replay,
     /// More than one topic.
@@ -139,6 +141,9 @@ impl Need {
                 unless(can.ordered_by_key && can.nack_delay, lack)
             }
             Self::Attempts => unless(can.attempts, "the broker does not count deliveries"),
+            Self::Transactions => {
+                unless(can.transactions, "publishing and acking are two steps: there are no transactions")
+            }
             Self::Replay => unless(can.replay, "new groups do not see older messages"),
             Self::Topics => unless(!backend.shares_topic(), "there is only the one topic that was given"),
             Self::MissingTopic => backend.missing_topic().err(),

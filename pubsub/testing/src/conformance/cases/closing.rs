@@ -1,5 +1,6 @@
 //! Closing, cancelling and coming back.
 
+use mainspring_pubsub::ErrorKind;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -15,6 +16,7 @@ table! {
     reading_goes_on_after_errors[] 6 "After subscribers that only ever failed, a new one gets everything.";
     many_may_open_and_close_at_once[] 6 "Opening and closing many subscribers of a group at once leaves the group whole.";
     closing_keeps_what_was_settled[] 5 "Right before a close: what was acked never comes, what was held and what was published does.";
+    settling_after_a_close_is_honest[] 4 "An ack of what was out when its subscriber closed answers Ok and the message never comes again, or Lost or Closed and it does.";
     publishing_outlives_subscribers[] 4 "Publishers go on while subscribers close, and nothing is lost.";
 }
 
@@ -168,6 +170,25 @@ async fn closing_keeps_what_was_settled(stage: Stage) -> Result<(), Fault> {
     came.sort_unstable();
     ensure!(came == ["b", "c"], "a was acked, b held, c published: {came:?} came");
     again.is_quiet("a was acked").await
+}
+
+async fn settling_after_a_close_is_honest(stage: Stage) -> Result<(), Fault> {
+    let topic = stage.topic().await?;
+    let (mut inbox, publisher) = (topic.inbox("g").await?, topic.publisher().await?);
+    let mut left = topic.send_numbers(&publisher, 4).await?;
+    let held = inbox.hold(4).await?;
+    inbox.close().await?;
+    for delivery in held {
+        let id = delivery.message().id.clone();
+        match within(topic.patience, "settling", delivery.ack()).await? {
+            Ok(()) => left.retain(|message| message.id != id),
+            Err(error) if matches!(error.kind(), ErrorKind::Lost | ErrorKind::Closed) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    drop(inbox);
+    let mut again = topic.again().await?.inbox("g").await?;
+    again.read_exactly(&left).await.map(drop)
 }
 
 async fn publishing_outlives_subscribers(stage: Stage) -> Result<(), Fault> {

@@ -1,7 +1,9 @@
 //! The cases, by what they are about.
 
+mod batches;
 mod closing;
 mod content;
+mod dead_letters;
 mod groups;
 mod leases;
 mod limits;
@@ -11,6 +13,7 @@ mod publishing;
 mod router;
 mod settling;
 mod stopping;
+mod transactions;
 
 use super::case::Case;
 
@@ -25,6 +28,9 @@ pub(super) const ALL: &[&[Case]] = &[
     groups::CASES,
     closing::CASES,
     router::CASES,
+    dead_letters::CASES,
+    batches::CASES,
+    transactions::CASES,
     stopping::CASES,
     process::CASES,
 ];

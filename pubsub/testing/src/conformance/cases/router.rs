@@ -22,7 +22,6 @@ table! {
     the_router_keeps_keys_in_order[] 5 "Messages of a key are handled one at a time, in order, also when some fail.";
     one_slow_message_holds_up_no_other[] 4 "While one handler hangs, all other messages are handled.";
     the_router_takes_on_no_more_than_it_may[] 4 "Handlers that stall keep their messages, no more than allowed begin, and all end well.";
-    poison_does_not_harm_its_neighbours[Topics] 6 "Among good messages, ones that cannot be read, fail, panic or hang become dead letters as they were; the good ones are handled in order.";
     handlers_of_two_topics_do_not_disturb_each_other[Topics] 4 "One router serves two topics.";
     traces_go_on_in_handlers[] 3 "A handler runs in the trace of its message.";
     retries_are_exact_on_a_paused_clock[PausedClock NackDelay] 3 "On tokio's clock, retries come exactly when the policy says.";
@@ -205,70 +204,6 @@ async fn the_router_takes_on_no_more_than_it_may(stage: Stage) -> Result<(), Fau
     clean(&journal, Rules::default().order(Order::None))
 }
 
-async fn poison_does_not_harm_its_neighbours(stage: Stage) -> Result<(), Fault> {
-    let (topic, dead) = (stage.topic().await?, stage.topic().await?);
-    let (seen, mut log) = mpsc::unbounded_channel();
-    let mut letters = topic.reads(dead.subscriber("letters").await?);
-    let handler = move |message: Message, json: mainspring_pubsub::Json<u32>| {
-        let seen = seen.clone();
-        async move {
-            match json.0 {
-                1_000_001 => return Err("always fails".into()),
-                1_000_002 => panics(),
-                1_000_003 => std::future::pending().await,
-                1_000_004 => return Err(Failure::reject("no use")),
-                _ => {}
-            }
-            seen.send(message).ok();
-            Ok::<_, Failure>(())
-        }
-    };
-    let policy = Policy::default().attempts(3).timeout(Duration::from_millis(200));
-    let policy = policy.backoff(Backoff::fixed(Duration::from_millis(10)));
-    let to = dead.publisher().await?;
-    let router = Router::new().route("poison", topic.subscriber("g").await?, handler).policy(policy).dead_letter(to);
-    let router = topic.start(router);
-    let publisher = topic.publisher().await?;
-    let bad = ["not JSON \u{0}", "1000001", "1000002", "1000003", "1000004"];
-    let count = stage.size(200, 1000);
-    let mut sent = BTreeMap::new();
-    for n in 0..count {
-        if n % 40 == 7 && n / 40 < bad.len() {
-            let poison = topic.message(bad[n / 40]).with_key(format!("k{}", n % 10)).with_attribute("note", "☺ =");
-            sent.insert(poison.id.clone(), poison.clone());
-            topic.send(&publisher, poison).await?;
-        }
-        topic.send(&publisher, topic.message(n.to_string()).with_key(format!("k{}", n % 10))).await?;
-    }
-    let mut last = BTreeMap::<_, i64>::new();
-    for message in drain(&topic, &mut log, count).await? {
-        let n = text(&message).parse().unwrap_or(-1);
-        let before = last.insert(message.key.clone(), n).unwrap_or(-1);
-        ensure!(before < n, "{n} was handled after {before}, of key {:?}", message.key);
-    }
-    for _ in 0..bad.len() {
-        let delivery = letters.next().await?;
-        let letter = delivery.message();
-        let Some(original) = sent.remove(&letter.id) else {
-            return Err(Fault::new("an unknown or second dead letter"));
-        };
-        let body = text(&original);
-        ensure!(
-            letter.body == original.body && letter.key == original.key,
-            "the dead letter of `{body}` is not as it was"
-        );
-        ensure!(letter.attributes.get("note").map(String::as_str) == Some("☺ ="), "`{body}` lost its attributes");
-        let expected = if body.starts_with("not") || body == "1000004" { "1" } else { "3" };
-        let attempts = letter.attributes.get("dead-letter-attempts").map(String::as_str);
-        ensure!(attempts == Some(expected), "`{body}` says that it was tried {attempts:?} times, not {expected}");
-        let says_why = letter.attributes.get("dead-letter-reason").is_some_and(|why| !why.is_empty());
-        ensure!(says_why, "the dead letter of `{body}` does not say why");
-        delivery.ack().await?;
-    }
-    router.stop().await;
-    topic.inbox("g").await?.is_quiet("everything was handled or is a dead letter").await
-}
-
 async fn handlers_of_two_topics_do_not_disturb_each_other(stage: Stage) -> Result<(), Fault> {
     let (one, two) = (stage.topic().await?, stage.topic().await?);
     let (seen, mut log) = mpsc::unbounded_channel();
@@ -353,7 +288,7 @@ async fn on_a_paused_clock(stage: Stage) -> Result<(), Fault> {
 }
 
 /// Panics without the noise that a panic makes on standard error.
-fn panics() -> ! {
+pub(super) fn panics() -> ! {
     std::panic::resume_unwind(Box::new("on purpose"))
 }
 
