@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::conformance::case::{Fault, ensure, table};
 use crate::conformance::child::{CHILD, IN_FLIGHT};
@@ -15,11 +15,33 @@ use crate::history::{Journal, Order, Producer, Rules, Settlement, Tag, What};
 
 table! {
     a_killed_process_loses_nothing[Process] 20 "Consumers that are killed at random points lose nothing, and repeat no more than they held.";
+    a_process_killed_at_rest_repeats_nothing[Process] 20 "What was acked some seconds before its consumer was killed does not come again.";
     a_stopped_process_repeats_nothing[Process] 20 "Consumers that are told to stop and are replaced lose nothing and repeat nothing.";
 }
 
 async fn a_killed_process_loses_nothing(stage: Stage) -> Result<(), Fault> {
     generations(&stage, true).await
+}
+
+async fn a_process_killed_at_rest_repeats_nothing(stage: Stage) -> Result<(), Fault> {
+    let mut topic = stage.topic().await?;
+    topic.patience *= 4;
+    let journal = Journal::new();
+    journal.joined("g", "child 0");
+    let mut child = Consumer::start(&stage, &topic, &journal, 0).await?;
+    let producer = Arc::new(topic.producer(&journal));
+    publish(&topic, &producer, 200).await?;
+    child.finish(200, topic.patience).await?;
+    // The child has said that these are done; nothing but time can tell that the broker has heard of it.
+    sleep(REST).await;
+    child.kill(topic.patience).await?;
+    let mut child = Consumer::start(&stage, &topic, &journal, 1).await?;
+    publish(&topic, &producer, 200).await?;
+    child.finish(200, topic.patience).await?;
+    child.stop(topic.patience * 2).await?;
+    let verdict = journal.check(&Rules::default().order(Order::None));
+    ensure!(verdict.is_clean(), "{verdict}");
+    Ok(())
 }
 
 async fn a_stopped_process_repeats_nothing(stage: Stage) -> Result<(), Fault> {
@@ -70,6 +92,8 @@ async fn generations(stage: &Stage, kill: bool) -> Result<(), Fault> {
 
 /// Messages that a consumer may handle between two commits, beyond what it holds.
 const COMMIT_SLACK: usize = 1000;
+/// How soon what is acked has to be safe.
+const REST: Duration = Duration::from_secs(3);
 
 async fn publish(topic: &Topic, producer: &Producer, count: usize) -> Result<(), Fault> {
     let publisher = topic.publisher().await?;
@@ -139,6 +163,18 @@ impl Consumer {
             }
             _ => Err(Fault::new(format!("the child said `{line}`"))),
         }
+    }
+
+    /// Waits until so many more messages are done.
+    async fn finish(&mut self, count: usize, patience: Duration) -> Result<(), Fault> {
+        let mut done = 0;
+        while done < count {
+            let Some(finished) = self.next(patience).await? else {
+                return Err(Fault::new("the child ended by itself"));
+            };
+            done += usize::from(finished);
+        }
+        Ok(())
     }
 
     /// Kills the process, and answers how many messages it had still finished.
