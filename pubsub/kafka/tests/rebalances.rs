@@ -2,12 +2,19 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::history::History;
-use common::{Kafka, close, next, publish, publish_from, text};
-use mainspring_pubsub::{ErrorKind, Message};
-use tokio::task::JoinSet;
+use common::{Kafka, PATIENCE, close, next, publish, publish_from, text};
+use mainspring_pubsub::{ErrorKind, Failure, Message, Router};
+use mainspring_testing::Running;
+use mainspring_testing::history::{Journal, Rules};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout};
 
 const KEYS: usize = 200;
@@ -113,5 +120,98 @@ async fn members_that_are_closed_while_they_join_leave_nobody_behind() {
         let next = timeout(Duration::from_secs(12), subscriber.next()).await;
         next.expect("the group is whole at once").unwrap().unwrap().ack().await.unwrap();
         close(subscriber).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_committed_before_it_is_done() {
+    const PARTITIONS: i32 = 6;
+    let Some(kafka) = Kafka::up() else { return };
+    let topic = kafka.topic(PARTITIONS).await;
+    let url = format!("kafka://{topic}?group={topic}");
+    let (journal, publisher) = (Journal::new(), kafka.publisher(&topic).await);
+    let producer = journal.producer("web");
+    let commits = Commits::watch(&kafka, &topic, PARTITIONS, &journal);
+    let member = async |name: &str| journaled(&journal, journal.watch(kafka.subscriber(&url).await, &topic, name));
+    let mut instance = member("0").await;
+    for number in 1..=8 {
+        let message = |n: usize| Message::new("").with_key(format!("key-{}", n % KEYS));
+        for result in producer.publish_all(&publisher, (0..500).map(message).collect()).await {
+            result.unwrap();
+        }
+        let next = member(&number.to_string()).await;
+        sleep(Duration::from_millis(500)).await;
+        std::mem::replace(&mut instance, next).stop().await;
+    }
+    let published = producer.count();
+    let end = Instant::now() + PATIENCE;
+    while !journal.check(&Rules::default()).is_clean() {
+        assert!(Instant::now() < end, "{}", journal.check(&Rules::default()));
+        sleep(Duration::from_millis(100)).await;
+    }
+    instance.stop().await;
+    let (seen, committed) = commits.stop().await;
+    let verdict = journal.check(&Rules::default());
+    println!("{verdict}; {seen} commits were seen");
+    verdict.assert_clean();
+    assert_eq!(committed, published, "what is done is committed in the end");
+}
+
+/// A router that takes its time, for some messages much of it, and writes down when it is done with one.
+fn journaled(journal: &Journal, inbox: mainspring_pubsub::Subscriber) -> Running {
+    let journal = journal.clone();
+    let handler = move |message: Message| {
+        let handling = journal.handling(&message);
+        async move {
+            let slow = u64::from(message.key.is_some_and(|key| key.ends_with('7')));
+            sleep(Duration::from_millis(5 + slow * 200)).await;
+            handling.ended(true);
+            Ok::<_, Failure>(())
+        }
+    };
+    Running::start(Router::new().route("journaled", inbox, handler).concurrency(32))
+}
+
+/// Somebody who asks the broker all the while what a group has committed, and writes that down.
+struct Commits {
+    enough: Arc<AtomicBool>,
+    watching: JoinHandle<(usize, u64)>,
+}
+
+impl Commits {
+    fn watch(kafka: &Kafka, topic: &str, partitions: i32, journal: &Journal) -> Self {
+        let enough = Arc::new(AtomicBool::new(false));
+        let (stop, journal, topic) = (Arc::clone(&enough), journal.clone(), topic.to_owned());
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &kafka.address).set("group.id", &topic);
+        let watching = spawn_blocking(move || {
+            let consumer: BaseConsumer = config.create().unwrap();
+            let (mut known, mut seen) = (BTreeMap::new(), 0);
+            loop {
+                // Asked once more when it is all over.
+                let last = stop.load(Ordering::Relaxed);
+                let mut list = TopicPartitionList::new();
+                list.add_partition_range(&topic, 0, partitions - 1);
+                for element in consumer.committed_offsets(list, PATIENCE).unwrap().elements() {
+                    let Offset::Offset(next) = element.offset() else { continue };
+                    let (partition, next) = (u32::try_from(element.partition()).unwrap(), u64::try_from(next).unwrap());
+                    if known.insert(partition, next) != Some(next) {
+                        journal.committed(&topic, partition, next);
+                        seen += 1;
+                    }
+                }
+                if last {
+                    return (seen, known.values().sum());
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        Self { enough, watching }
+    }
+
+    /// How many commits were seen, and how many messages they stand for.
+    async fn stop(self) -> (usize, u64) {
+        self.enough.store(true, Ordering::Relaxed);
+        self.watching.await.unwrap()
     }
 }

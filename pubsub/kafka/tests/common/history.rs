@@ -11,6 +11,9 @@ use tokio::time::{Instant, sleep};
 
 use super::PATIENCE;
 
+/// Messages that a router handles at once.
+pub const CONCURRENCY: usize = 32;
+
 /// The numbers that were handled, as they were.
 #[derive(Clone, Default)]
 pub struct History(Arc<Mutex<Vec<usize>>>);
@@ -55,8 +58,8 @@ impl History {
         }
     }
 
-    /// Handles what comes from `inbox`, each for 5 to 50 ms.
-    pub fn member(&self, inbox: Subscriber) -> Member {
+    /// A router that handles what comes from `inbox`, each for 5 to 50 ms.
+    pub fn router(&self, name: &'static str, inbox: Subscriber) -> Router {
         let history = self.clone();
         let handler = move |Text(text): Text| {
             let history = history.clone();
@@ -67,7 +70,12 @@ impl History {
                 Ok::<_, Failure>(())
             }
         };
-        let router = Router::new().route("member", inbox, handler).concurrency(32);
+        Router::new().route(name, inbox, handler).concurrency(CONCURRENCY)
+    }
+
+    /// The same, at work.
+    pub fn member(&self, inbox: Subscriber) -> Member {
+        let router = self.router("member", inbox);
         let (trigger, cx) = Context::test("member");
         let mut running = JoinSet::new();
         running.spawn(router.run(cx));
