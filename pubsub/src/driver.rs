@@ -72,8 +72,9 @@ pub trait Publisher: Debug + Send + Sync + 'static {
     ///
     /// # Contract
     /// `Ok` means that the broker has the message. It never retries on its own account beyond `deadline`; it need not watch
-    /// the clock for an answer, because the caller drops the future then. The error says whether retrying may help. When the future is dropped the message may or may not be
-    /// published, and nothing else is disturbed. Limits in [`Capabilities`] have been checked.
+    /// the clock for an answer, because the caller drops the future then, unless it
+    /// [keeps deadlines](Self::keeps_deadlines) itself. The error says whether retrying may help. When the future is dropped
+    /// the message may or may not be published, and nothing else is disturbed. Limits in [`Capabilities`] have been checked.
     async fn publish(&self, message: Message, deadline: Instant) -> Result<Receipt, Error>;
 
     /// Publishes one message if that takes no waiting; leaves it to [`publish`](Self::publish) otherwise.
@@ -83,6 +84,12 @@ pub trait Publisher: Debug + Send + Sync + 'static {
     /// future. Without this method, all messages are left to `publish`.
     fn publish_at_once(&self, message: Message) -> AtOnce {
         AtOnce::Waits(message)
+    }
+
+    /// Whether [`publish`](Self::publish) always answers by its deadline, or a second or so later, when it is called as long
+    /// before that as the configured timeout is. It then costs no timer besides.
+    fn keeps_deadlines(&self) -> bool {
+        false
     }
 
     /// Publishes several messages, in order, and answers for each: one result per message, in the same order. One that
@@ -185,6 +192,8 @@ pub struct PartitionProgress {
     /// From low to high, what is not done, lowest first: the first and last offset of each run. Of many runs, the first
     /// few.
     pub gaps: Vec<(u64, u64)>,
+    /// Nothing more is received until the lowest message is done: what was received is as far ahead of it as it may be.
+    pub waits: bool,
 }
 
 /// The loan behind one [`Delivery`].

@@ -56,6 +56,7 @@ mod metrics;
 mod outbox;
 mod policy;
 mod proto;
+mod publish;
 mod publisher;
 mod request;
 mod router;

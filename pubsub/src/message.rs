@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use serde::Serialize;
 use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 use crate::{Error, ErrorKind};
 
@@ -124,8 +125,10 @@ impl From<&str> for MessageId {
     /// Takes any text and gives the same text back; a UUID in its usual form is kept without allocating.
     fn from(text: &str) -> Self {
         match Uuid::try_parse(text) {
-            // Other spellings of a UUID (braces, capitals) must come out as they went in.
-            Ok(uuid) if uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text => Self(Id::Uuid(uuid)),
+            // Other spellings of a UUID (braces, capitals) must come out as they went in. Of this length there is no third.
+            Ok(uuid) if text.len() == Hyphenated::LENGTH && !text.bytes().any(|byte| byte.is_ascii_uppercase()) => {
+                Self(Id::Uuid(uuid))
+            }
             _ => Self(Id::Text(text.into())),
         }
     }

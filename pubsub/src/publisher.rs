@@ -4,16 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use mainspring_observe::correlation;
-use tokio::task::coop;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::PublishConfig;
 use crate::delivery::Position;
-use crate::driver::{self, AtOnce};
+use crate::driver;
 use crate::message::{Message, MessageId};
 use crate::metrics::Sent;
+use crate::publish::Publish;
 use crate::window::Window;
-use crate::within::within;
 use crate::{Error, ErrorKind};
 
 const TRACEPARENT: &str = "traceparent";
@@ -25,10 +24,12 @@ pub struct Publisher {
 }
 
 pub(crate) struct Shared {
-    driver: Box<dyn driver::Publisher>,
+    pub(crate) driver: Box<dyn driver::Publisher>,
     capabilities: driver::Capabilities,
-    window: Window,
-    sent: Sent,
+    /// Whether the driver answers in time without being watched.
+    pub(crate) keeps_deadlines: bool,
+    pub(crate) window: Window,
+    pub(crate) sent: Sent,
     system: &'static str,
 }
 
@@ -52,6 +53,7 @@ impl Publisher {
         let endpoint = driver.endpoint();
         let shared = Shared {
             capabilities: driver.capabilities(),
+            keeps_deadlines: driver.keeps_deadlines(),
             window: Window::new(config),
             system: endpoint.system,
             sent: Sent::new(endpoint),
@@ -65,10 +67,8 @@ impl Publisher {
     /// A message over a limit of the broker is refused before anything is sent. Otherwise this waits for room in the
     /// window, then for the broker, for the window's `timeout` in all (30 s by default). Dropping the future gives the
     /// room back at once; whether the message was sent is then unknown.
-    pub async fn publish(&self, message: Message) -> Result<Receipt, Error> {
-        let result = self.shared.publish(message).await;
-        self.shared.sent.count(result.as_ref().map(|_| ()));
-        result
+    pub fn publish(&self, message: Message) -> impl Future<Output = Result<Receipt, Error>> + Send {
+        Publish::new(&self.shared, message)
     }
 
     /// Publishes messages in order, and answers for each: one result per message, in the same order. One that fails
@@ -120,28 +120,6 @@ impl Shared {
         Ok(())
     }
 
-    async fn publish(&self, mut message: Message) -> Result<Receipt, Error> {
-        self.prepare(&mut message)?;
-        let size = message.size();
-        // Whoever publishes in a loop and never has to wait must still let others run.
-        coop::consume_budget().await;
-        let (deadline, _permit) = match self.window.try_enter(size) {
-            Some(permit) => {
-                match self.driver.publish_at_once(message) {
-                    AtOnce::Answered(answer) => return answer,
-                    AtOnce::Waits(back) => message = back,
-                }
-                (self.window.deadline(), permit)
-            }
-            None => {
-                let deadline = self.window.deadline();
-                let permit = within(deadline, self.window.enter(1, size)).await;
-                (deadline, permit.ok_or_else(|| self.window_full())?)
-            }
-        };
-        within(deadline, self.driver.publish(message, deadline)).await.unwrap_or_else(|| Err(self.unconfirmed()))
-    }
-
     async fn publish_all(&self, messages: Vec<Message>) -> Vec<Result<Receipt, Error>> {
         let mut results: Vec<Option<Result<Receipt, Error>>> = Vec::with_capacity(messages.len());
         let mut chunk = Chunk::default();
@@ -179,12 +157,12 @@ impl Shared {
         }
     }
 
-    fn window_full(&self) -> Error {
+    pub(crate) fn window_full(&self) -> Error {
         let what = format!("nothing was sent: {}", self.window);
         Error::new(ErrorKind::Timeout, "publish", what).with_backend(self.system)
     }
 
-    fn unconfirmed(&self) -> Error {
+    pub(crate) fn unconfirmed(&self) -> Error {
         let what = "no confirmation in time; the message may or may not have been published";
         Error::new(ErrorKind::Timeout, "publish", what).with_backend(self.system)
     }
@@ -194,7 +172,7 @@ impl Shared {
     }
 
     /// Checks the message against the broker's limits, and joins it to the trace it is published in.
-    fn prepare(&self, message: &mut Message) -> Result<(), Error> {
+    pub(crate) fn prepare(&self, message: &mut Message) -> Result<(), Error> {
         let limits = &self.capabilities.limits;
         if !message.attributes.contains_key(TRACEPARENT)
             && let Some(trace) = correlation::current().trace

@@ -398,6 +398,7 @@ async fn the_page_tells_how_far_each_partition_is() {
         if partition == 1 {
             (progress.committed, progress.low, progress.high) = (Some(40), Some(41), Some(90));
             progress.gaps = (0..10).map(|n| (41 + n * 4, 41 + n * 4 + n % 2)).collect();
+            progress.waits = true;
         }
         progress
     });
@@ -405,7 +406,7 @@ async fn the_page_tells_how_far_each_partition_is() {
     tokio::task::yield_now().await;
     let page = ask(&router.cx, "GET", "").await.body;
     assert!(page.contains("  partition 0: committed -, low -, high -, nothing open\n"), "{page}");
-    let open = "open 41, 45-46, 49, 53-54, 57, 61-62, 65, 69-70, …";
+    let open = "open 41, 45-46, 49, 53-54, 57, 61-62, 65, 69-70, …; waits: nothing more is received until 41 is done";
     assert!(page.contains(&format!("  partition 1: committed 40, low 41, high 90, {open}\n")), "{page}");
     router.stop().await;
 }

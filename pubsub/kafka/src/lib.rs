@@ -44,7 +44,8 @@
 //!   publishes them to the topic `<topic>.dead`; it makes that topic when it starts, with the broker's defaults and room for
 //!   the source's largest messages, and does not start where it neither is there nor can be made. Only that topic's own
 //!   `max.message.bytes` limits dead letters. One over it is held, and tried again until somebody has raised the limit;
-//!   its partition goes on meanwhile, and pauses when it is 10,000 messages ahead.
+//!   its partition goes on meanwhile, and waits when it is 10,000 messages ahead. A partition that waits is named in the
+//!   log each minute, and on `/debug/pubsub`; `pubsub_partitions_waiting` counts them.
 //! - **Published** messages are confirmed by all replicas in sync, without duplicates by the client's retries, and stand
 //!   in the partition in which Kafka's own clients would put their key.
 //!
@@ -73,6 +74,7 @@
 //! - What the broker refuses for good (a topic that was deleted, a message over the topic's own limit, no permission) ends
 //!   the route with an error that names it: nothing is skipped.
 
+mod bodies;
 mod client;
 mod consumer;
 mod dead_letters;

@@ -2,6 +2,7 @@
 //! end. Families are process-wide, as the registry is.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ static FAMILIES: LazyLock<Families> = LazyLock::new(Families::register);
 struct Families {
     lag: Family<PartitionLabels, Gauge>,
     assigned: Family<GroupLabels, Gauge>,
+    waiting: Family<GroupLabels, Gauge>,
     rebalances: Family<GroupLabels, Counter>,
     transactions: Family<TransactionLabels, Histogram, fn() -> Histogram>,
     published: Family<GroupLabels, Counter>,
@@ -65,6 +67,9 @@ pub(crate) struct Consumed {
     topic: String,
     group: String,
     assigned: Gauge,
+    waiting: Gauge,
+    /// How many of those that wait are this consumer's: others count in the same gauge.
+    own_waiting: AtomicI64,
     rebalances: Counter,
     partitions: Mutex<BTreeSet<i32>>,
 }
@@ -76,6 +81,8 @@ impl Consumed {
             topic: topic.to_owned(),
             group: group.to_owned(),
             assigned: FAMILIES.assigned.get_or_create(&labels).clone(),
+            waiting: FAMILIES.waiting.get_or_create(&labels).clone(),
+            own_waiting: AtomicI64::new(0),
             rebalances: FAMILIES.rebalances.get_or_create(&labels).clone(),
             partitions: Mutex::default(),
         }
@@ -102,6 +109,13 @@ impl Consumed {
         if messages >= 0 && known.contains(&partition) {
             FAMILIES.lag.get_or_create(&self.labels(partition)).set(messages);
         }
+    }
+
+    /// So many partitions wait for their lowest message to be done.
+    pub(crate) fn waiting(&self, partitions: usize) {
+        let now = i64::try_from(partitions).unwrap_or(i64::MAX);
+        let before = self.own_waiting.swap(now, Relaxed);
+        self.waiting.inc_by(now - before);
     }
 
     /// A transaction that took so long has ended; with it `messages` were published, if it was committed.
@@ -152,6 +166,7 @@ impl Drop for Consumed {
     fn drop(&mut self) {
         let known = std::mem::take(self.partitions.get_mut().unwrap_or_else(PoisonError::into_inner));
         known.into_iter().for_each(|partition| self.forget(partition));
+        self.waiting(0);
     }
 }
 
@@ -160,6 +175,7 @@ impl Families {
         let families = Self {
             lag: Family::default(),
             assigned: Family::default(),
+            waiting: Family::default(),
             rebalances: Family::default(),
             transactions: Family::new_with_constructor(|| Histogram::new(TRANSACTION_BUCKETS)),
             published: Family::default(),
@@ -167,6 +183,8 @@ impl Families {
         let all = registry();
         all.register("pubsub_lag", "Messages that a group has not handled yet", families.lag.clone());
         all.register("pubsub_partitions", "Partitions that are read here", families.assigned.clone());
+        let help = "Partitions of which nothing more is fetched until their lowest message is done";
+        all.register("pubsub_partitions_waiting", help, families.waiting.clone());
         all.register("pubsub_rebalances", "Times that partitions came or went", families.rebalances.clone());
         let help = "How long transactions took, by their end; their number is this one's count";
         all.register("pubsub_transaction_duration_seconds", help, families.transactions.clone());

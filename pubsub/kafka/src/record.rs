@@ -13,10 +13,10 @@ use std::fmt::Write;
 use std::panic::catch_unwind;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use mainspring_pubsub::{Error, ErrorKind, Message, MessageId};
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Header, Headers, Message as _, OwnedHeaders};
 
+use crate::bodies::Bodies;
 use crate::error::error;
 
 const ID: &str = "mainspring-id";
@@ -53,7 +53,7 @@ pub(crate) fn timestamp(message: &Message) -> i64 {
 }
 
 /// The message that a record stands for. The body is copied, once: the record belongs to the client's buffers.
-pub(crate) fn message(record: &BorrowedMessage<'_>) -> Message {
+pub(crate) fn message(record: &BorrowedMessage<'_>, bodies: &mut Bodies) -> Message {
     let published_at = match record.timestamp().to_millis().and_then(|millis| u64::try_from(millis).ok()) {
         Some(millis) => UNIX_EPOCH + Duration::from_millis(millis),
         None => SystemTime::now(),
@@ -70,7 +70,7 @@ pub(crate) fn message(record: &BorrowedMessage<'_>) -> Message {
         }
     }
     let place = || format!("{}/{}/{}", record.topic(), record.partition(), record.offset());
-    let body = record.payload().map(Bytes::copy_from_slice).unwrap_or_default();
+    let body = record.payload().map(|body| bodies.copy(body)).unwrap_or_default();
     let mut message = Message::received(id.unwrap_or_else(|| place().into()), body, published_at);
     message.key = record.key().map(text);
     message.attributes = attributes;

@@ -146,9 +146,9 @@ impl Feed {
         let Some(partition) = owned(&mut state.partitions, &entry) else { return Confirmation::lost(SYSTEM) };
         let (bytes, confirmation) = partition.held.keep(entry.number, outbox);
         state.held_bytes += bytes;
-        partition.finish(entry.number);
+        let goes_on = partition.finish(entry.number);
         self.back(partition);
-        if std::mem::take(&mut state.hungry) {
+        if goes_on {
             self.wake_worker();
         }
         confirmation

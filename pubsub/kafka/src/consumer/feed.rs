@@ -3,7 +3,7 @@
 //! Here is what fills it, and how much it holds; `lend.rs` has what those who handle do, `commits.rs` what is committed, and
 //! `rebalance.rs` how partitions come and go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -13,8 +13,9 @@ use std::time::Instant;
 use mainspring_pubsub::driver::{PartitionProgress, Progress};
 use mainspring_pubsub::{Error, ErrorKind};
 
-use super::state::{Fetched, Room, State};
+use super::state::{Entry, Fetched, Room, State, owned};
 use super::transactions::Transactions;
+use super::waiting::Halted;
 
 /// Messages and bytes that wait to be handed out before fetching pauses. One message may go over. Small ones are many, so
 /// that the two sides need not wake each other for every few.
@@ -30,6 +31,8 @@ const SHOWN_GAPS: usize = 100;
 
 #[derive(Default)]
 pub(super) struct Feed {
+    /// What the reader has taken over and hands out next, in order. Locked before the state, where both are.
+    run: Mutex<VecDeque<Entry>>,
     state: Mutex<State>,
     /// Wakes the consumer's thread in a rebalance, when nothing is out any more.
     pub(super) drained: Condvar,
@@ -44,10 +47,11 @@ pub(super) struct Feed {
 impl Feed {
     /// Has the consumer's thread end, until `deadline` if it can.
     pub(super) fn stop(&self, deadline: Instant) {
-        let mut state = self.lock();
+        let (mut run, mut state) = self.lock_all();
         state.stop.get_or_insert(deadline);
+        run.clear();
         state.close();
-        drop(state);
+        drop((run, state));
         self.drained.notify_all();
         self.wake_worker();
     }
@@ -72,22 +76,43 @@ impl Feed {
     pub(super) fn room(&self, partition: i32) -> Option<Room> {
         let mut state = self.lock();
         let waiting = state.ready.len() + state.delayed.len();
-        let span = state.partitions.get(&partition).filter(|partition| !partition.leaving)?.span();
-        if waiting >= MAX_MESSAGES || state.bytes >= MAX_BYTES || span >= MAX_GAP || state.held_bytes >= MAX_HELD {
+        let partition = state.partitions.get_mut(&partition).filter(|partition| !partition.leaving)?;
+        let span = partition.span();
+        partition.far_ahead = span >= MAX_GAP;
+        if partition.far_ahead {
+            return None;
+        }
+        if waiting >= MAX_MESSAGES || state.bytes >= MAX_BYTES || state.held_bytes >= MAX_HELD {
             state.hungry = true;
             return None;
         }
         Some(Room { messages: (MAX_MESSAGES - waiting).min(MAX_GAP - span), bytes: MAX_BYTES - state.bytes })
     }
 
+    /// The partitions of which nothing more is fetched until their lowest message is done.
+    pub(super) fn halted(&self) -> Vec<Halted> {
+        let state = self.lock();
+        let halted = state.partitions.iter().filter(|(_, partition)| partition.far_ahead);
+        halted
+            .filter_map(|(number, partition)| {
+                Some(Halted { partition: *number, offset: partition.position()?, ahead: partition.span() })
+            })
+            .collect()
+    }
+
     /// Takes in what was fetched of a partition, in order.
     pub(super) fn push(&self, number: i32, batch: impl Iterator<Item = Fetched>) {
         let mut state = self.lock();
+        let mut cut = false;
         for fetched in batch {
-            state.push(number, fetched);
+            cut |= state.push(number, fetched);
         }
         let waker = if state.ready.is_empty() { None } else { state.waker.take() };
         drop(state);
+        if cut {
+            let (mut run, mut state) = self.lock_all();
+            run.retain(|entry| owned(&mut state.partitions, entry).is_some());
+        }
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -105,7 +130,8 @@ impl Feed {
 
     /// Nothing more will come.
     pub(super) fn end(&self, failure: Option<Error>) {
-        let mut state = self.lock();
+        let (mut run, mut state) = self.lock_all();
+        run.clear();
         state.close();
         for (_, mut partition) in std::mem::take(&mut state.partitions) {
             partition.held.lose();
@@ -120,6 +146,16 @@ impl Feed {
     /// Locked for as long as the broker takes to answer: by the consumer's thread alone, once there are any.
     pub(super) fn transactions(&self) -> MutexGuard<'_, Option<Transactions>> {
         self.transactions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn run(&self) -> MutexGuard<'_, VecDeque<Entry>> {
+        self.run.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For what also concerns messages that the reader has taken over.
+    pub(super) fn lock_all(&self) -> (MutexGuard<'_, VecDeque<Entry>>, MutexGuard<'_, State>) {
+        let run = self.run();
+        (run, self.lock())
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {

@@ -20,6 +20,7 @@ use super::worker::{Ended, Worker};
 use crate::client::millis;
 use crate::error::{error, kind};
 use crate::options::Protocol;
+use crate::bodies::Bodies;
 use crate::record;
 
 /// What the client may fetch ahead of us, for each partition. It needs half as much again to keep small messages.
@@ -54,7 +55,7 @@ impl Worker<'_> {
             match consumer.poll(Duration::ZERO) {
                 Some(Ok(record)) => {
                     let partition = record.partition();
-                    self.feed.push(partition, std::iter::once(fetched(&record)));
+                    self.feed.push(partition, std::iter::once(fetched(&record, &mut self.bodies)));
                     if !self.astray.contains(&partition) {
                         self.astray.push(partition);
                     }
@@ -93,25 +94,25 @@ impl Worker<'_> {
     }
 
     /// Reads each queue as far as there is room; true when something was there.
-    pub(super) fn fetch(&self) -> bool {
+    pub(super) fn fetch(&mut self) -> bool {
         let mut any = false;
         for (partition, queue) in &self.queues {
             let Some(Room { messages, bytes }) = self.feed.room(*partition) else { continue };
-            let (mut batch, mut size) = (Vec::new(), 0);
-            while batch.len() < messages.min(TURN) && size < bytes {
+            let mut size = 0;
+            while self.turn.len() < messages.min(TURN) && size < bytes {
                 match queue.messages.poll(Duration::ZERO) {
                     Some(Ok(record)) => {
-                        let fetched = fetched(&record);
+                        let fetched = fetched(&record, &mut self.bodies);
                         size += fetched.size;
-                        batch.push(fetched);
+                        self.turn.push(fetched);
                     }
                     Some(Err(error)) => warn!(topic = self.options.topic, partition, %error, "cannot fetch"),
                     None => break,
                 }
             }
-            if !batch.is_empty() {
+            if !self.turn.is_empty() {
                 any = true;
-                self.feed.push(*partition, batch.into_iter());
+                self.feed.push(*partition, self.turn.drain(..));
             }
         }
         any
@@ -148,8 +149,8 @@ impl Worker<'_> {
     }
 }
 
-fn fetched(record: &BorrowedMessage<'_>) -> Fetched {
-    Fetched::new(record.offset(), record::message(record))
+fn fetched(record: &BorrowedMessage<'_>, bodies: &mut Bodies) -> Fetched {
+    Fetched::new(record.offset(), record::message(record, bodies))
 }
 
 /// What the client calls when a queue is empty no longer.

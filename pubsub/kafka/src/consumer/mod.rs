@@ -7,6 +7,7 @@
 //! | `fetch.rs` | how messages come |
 //! | `feed.rs`, `state.rs`, `partition.rs` | where they lie, and how many |
 //! | `lend.rs`, `lease.rs` | how they are handed out and settled |
+//! | `waiting.rs` | what is said of a partition that waits for one message |
 //! | `commits.rs` | when an offset is committed |
 //! | `rebalance.rs`, `left.rs` | what happens when partitions come and go |
 //! | `leave.rs` | how a consumer leaves its group |
@@ -30,6 +31,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod transactions;
+mod waiting;
 mod worker;
 
 use std::fmt;

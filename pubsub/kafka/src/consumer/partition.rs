@@ -3,6 +3,7 @@
 use mainspring_pubsub::driver::PartitionProgress;
 
 use super::batch::{Held, Step};
+use super::feed::MAX_GAP;
 use crate::holes::{Noted, encode};
 use crate::tracker::Tracker;
 
@@ -25,6 +26,8 @@ pub(super) struct Partition {
     pub(super) leaving: bool,
     /// Something is done that was not committed.
     pub(super) dirty: bool,
+    /// Nothing more is fetched until its lowest message is done.
+    pub(super) far_ahead: bool,
     /// What handlers have left, to be committed with the position.
     pub(super) held: Held,
     /// Where the group would go on if we were gone, as far as the broker has said.
@@ -41,6 +44,7 @@ impl Partition {
             out: 0,
             leaving: false,
             dirty: false,
+            far_ahead: false,
             held: Held::default(),
             committed: None,
             tracker: Tracker::default(),
@@ -67,14 +71,23 @@ impl Partition {
         if done { None } else { Some(number) }
     }
 
-    pub(super) fn finish(&mut self, number: u64) {
+    /// Takes a message as done; true when there is something to fetch for that. Not for each that makes room for one.
+    pub(super) fn finish(&mut self, number: u64) -> bool {
         self.tracker.finish(number);
         self.dirty = true;
+        let goes_on = self.far_ahead && self.span() <= MAX_GAP / 2;
+        self.far_ahead &= !goes_on;
+        goes_on
     }
 
     /// Whether `offset` was fetched before. The log has then been cut and begun anew.
     pub(super) fn has_passed(&self, offset: i64) -> bool {
         self.tracker.next().is_some_and(|next| offset < next)
+    }
+
+    /// The lowest message that is not done; the one after the last when all are.
+    pub(super) fn position(&self) -> Option<i64> {
+        self.tracker.position()
     }
 
     /// How many messages there are from the lowest that is not done to the last.
@@ -90,6 +103,7 @@ impl Partition {
         progress.committed = self.committed.and_then(offset);
         progress.low = self.tracker.position().and_then(offset);
         progress.high = self.tracker.next().and_then(offset);
+        progress.waits = self.far_ahead;
         progress.gaps =
             self.tracker.open().take(gaps).filter_map(|run| offset(run.first).zip(offset(run.last))).collect();
         progress

@@ -129,8 +129,10 @@ impl Feed {
 
     /// Hands out nothing more of these partitions, and waits until nothing of them is out; answers how much still is.
     pub(super) fn drain(&self, partitions: &[i32], budget: Duration) -> usize {
-        let mut state = self.lock();
+        let (mut run, mut state) = self.lock_all();
         state.purge(|entry| partitions.contains(&entry.partition));
+        state.take_back(&mut run, partitions);
+        drop(run);
         for (_, partition) in state.of(partitions) {
             partition.leaving = true;
         }
@@ -143,8 +145,9 @@ impl Feed {
 
     /// Gives these partitions up: from now on, what belongs to them is lost. Answers what of them is still to be committed.
     pub(super) fn forget(&self, partitions: &[i32]) -> Vec<Commit> {
-        let mut state = self.lock();
+        let (mut run, mut state) = self.lock_all();
         state.purge(|entry| partitions.contains(&entry.partition));
+        state.take_back(&mut run, partitions);
         let mut commits = Vec::new();
         for number in partitions {
             let Some(mut partition) = state.partitions.remove(number) else { continue };

@@ -71,12 +71,12 @@ impl Fetched {
 }
 
 impl State {
-    /// Takes in a message, unless it is done.
-    pub(super) fn push(&mut self, number: i32, fetched: Fetched) {
+    /// Takes in a message, unless it is done; true when the log has been cut, and what came before is lost.
+    pub(super) fn push(&mut self, number: i32, fetched: Fetched) -> bool {
         let Fetched { offset, message, size } = fetched;
         let passed = match self.partitions.get(&number) {
             Some(partition) if !partition.leaving && !self.closed => partition.has_passed(offset),
-            _ => return,
+            _ => return false,
         };
         if passed {
             self.purge(|entry| entry.partition == number);
@@ -84,8 +84,8 @@ impl State {
             let old = self.partitions.insert(number, Partition::new(generation, Noted::default()));
             self.held_bytes -= old.map_or(0, |mut old| old.held.lose());
         }
-        let Some(partition) = self.partitions.get_mut(&number) else { return };
-        let Some(place) = partition.fetched(offset) else { return };
+        let Some(partition) = self.partitions.get_mut(&number) else { return passed };
+        let Some(place) = partition.fetched(offset) else { return passed };
         let entry = Entry {
             order: self.next_order,
             message,
@@ -99,6 +99,7 @@ impl State {
         self.next_order += 1;
         self.bytes += size;
         self.ready.push_back(entry);
+        passed
     }
 
     /// Puts a message back at its old place.
@@ -130,6 +131,17 @@ impl State {
         self.ready.retain(|entry| !gone(entry));
         self.delayed.retain(|_, entry| !gone(entry));
         self.bytes = self.ready.iter().chain(self.delayed.values()).map(|entry| entry.size).sum();
+    }
+
+    /// Takes from the reader's run what it has of these partitions: it is out no longer.
+    pub(super) fn take_back(&mut self, run: &mut VecDeque<Entry>, partitions: &[i32]) {
+        run.retain(|entry| {
+            let goes = partitions.contains(&entry.partition);
+            if goes && let Some(partition) = owned(&mut self.partitions, entry) {
+                partition.out -= 1;
+            }
+            !goes
+        });
     }
 
     pub(super) fn close(&mut self) {

@@ -10,6 +10,7 @@ use mainspring_pubsub::{ErrorKind, Message, Position};
 use super::feed::{Feed, MAX_GAP, MAX_MESSAGES};
 use super::lend::Nothing;
 use super::state::Fetched;
+use super::waiting::Halted;
 use crate::error::error;
 use crate::holes::Noted;
 
@@ -88,6 +89,23 @@ fn leaving_partitions_wait_for_what_is_out_and_hand_out_nothing_more() {
 }
 
 #[test]
+fn a_partition_that_leaves_takes_back_what_the_reader_has_not_handed_out() {
+    let feed = feed();
+    push(&feed, 0, 0..2);
+    push(&feed, 1, 0..2);
+    let out = lend(&feed).unwrap();
+    assert_eq!(feed.drain(&[0], Duration::ZERO), 1, "one of its two");
+    for offset in 0..2 {
+        let other = lend(&feed).unwrap();
+        assert_eq!(other.position(), Some(Position::new(1, offset)));
+        assert_eq!(kind(other.ack()), None);
+    }
+    assert!(lend(&feed).is_none());
+    drop(out);
+    assert_eq!(feed.drain(&[0], Duration::ZERO), 0);
+}
+
+#[test]
 fn fetching_pauses_when_much_waits_or_one_message_is_far_behind() {
     let feed = feed();
     push(&feed, 0, 0..MAX_MESSAGES as i64);
@@ -104,7 +122,9 @@ fn fetching_pauses_when_much_waits_or_one_message_is_far_behind() {
     }
     assert_eq!(next, MAX_GAP as i64);
     assert!(feed.room(1).is_some(), "only its own partition waits");
+    assert_eq!(feed.halted(), [Halted { partition: 0, offset: 0, ahead: MAX_GAP }]);
     assert_eq!(kind(stuck.ack()), None);
+    assert!(feed.halted().is_empty());
     assert!(feed.room(0).is_some());
 }
 

@@ -19,7 +19,10 @@ use super::exactly_once::TRANSACT_EVERY;
 use super::feed::Feed;
 use super::fetch::{self, Queue};
 use super::leave::LEAVE;
+use super::state::Fetched;
 use super::transactions::Fault;
+use super::waiting::Waiting;
+use crate::bodies::Bodies;
 use crate::client::{self, millis};
 use crate::error::{from_creation, from_kafka};
 use crate::options::{Options, Protocol, Reset};
@@ -38,7 +41,11 @@ pub(super) struct Worker<'a> {
     pub(super) queues: BTreeMap<i32, Queue>,
     /// A message came past its partition's queue: the queue is to be split off anew.
     pub(super) astray: Vec<i32>,
+    /// What was just fetched of one partition.
+    pub(super) turn: Vec<Fetched>,
+    pub(super) bodies: Bodies,
     pub(super) next_commit: Instant,
+    waiting: Waiting,
 }
 
 /// Why a consumer's work ended.
@@ -149,10 +156,11 @@ impl<'a> Worker<'a> {
         )?;
         feed.cluster.get_or_init(|| startup::cluster(options, consumer.client()));
         consumer.subscribe(&[&options.topic]).map_err(|cause| from_kafka("subscribe", cause))?;
-        let next_commit = Instant::now() + COMMIT_EVERY;
+        let now = Instant::now();
+        let (next_commit, waiting) = (now + COMMIT_EVERY, Waiting::new(now));
         let (consumer, queues) = (Arc::new(consumer), BTreeMap::new());
         consumer.context().belongs_to(&consumer);
-        Ok(Self { feed, options, protocol, consumer, queues, astray: Vec::new(), next_commit })
+        Ok(Self { feed, options, protocol, consumer, queues, astray: Vec::new(), turn: Vec::new(), bodies: Bodies::default(), next_commit, waiting })
     }
 
     fn work(&mut self, opened: &mut Option<Opened>) -> Ended {
@@ -174,6 +182,7 @@ impl<'a> Worker<'a> {
                 return Ended::Stopped(Instant::now() + LEAVE);
             }
             let fetched = self.fetch();
+            self.waiting.look(Instant::now(), self.feed, &self.options.topic, &self.consumer.context().consumed);
             if self.feed.is_transactional() {
                 if let Err(ended) = self.transact() {
                     return ended;

@@ -36,6 +36,8 @@ const FRAMING_BYTES: usize = 40_000;
 /// What the client may hold. The publish window is the bound that is meant to be felt.
 const CLIENT_QUEUE_KIB: &str = "131072";
 
+/// From this timeout on, nobody minds that the client looks once a second for messages whose time is over.
+const COARSE: Duration = Duration::from_secs(5);
 /// How long a purge may take to have every message answered for.
 const PURGE: Duration = Duration::from_millis(500);
 
@@ -45,6 +47,8 @@ pub(crate) struct KafkaPublisher {
     limits: Limits,
     producer: Producer,
     slots: Arc<Slots>,
+    /// Whether the client's own look at the clock, once a second, is often enough.
+    keeps_deadlines: bool,
 }
 
 impl KafkaPublisher {
@@ -74,14 +78,16 @@ impl KafkaPublisher {
         startup::check(options, &cause, |step| producer.fetch_metadata(&options.topic, step), || (), given_up)?;
         let mut endpoint = Endpoint::new(SYSTEM, &options.topic);
         endpoint.cluster = Some(producer.cluster(options));
-        Ok(Self { topic: options.topic.clone(), endpoint, limits: options.limits.clone(), producer, slots })
+        let (topic, limits) = (options.topic.clone(), options.limits.clone());
+        Ok(Self { topic, endpoint, limits, producer, slots, keeps_deadlines: timeout >= COARSE })
     }
 
     /// Hands a message to the client; while its queue is full, after the next answers.
-    async fn send(&self, message: &Message, deadline: Instant) -> Result<Ticket, Error> {
+    async fn send(&self, message: &Message, deadline: Instant) -> Result<Ticket<'_>, Error> {
         if let Some(ticket) = self.try_send(message)? {
             return Ok(ticket);
         }
+        let _waiting = self.slots.wait();
         loop {
             let mut room = pin!(self.slots.room.notified());
             // Listen before trying, so that room made in between is not missed.
@@ -97,7 +103,7 @@ impl KafkaPublisher {
     }
 
     /// `None` when the client's queue is full.
-    fn try_send(&self, message: &Message) -> Result<Option<Ticket>, Error> {
+    fn try_send(&self, message: &Message) -> Result<Option<Ticket<'_>>, Error> {
         let (headers, key) = (record::headers(message)?, record::key(message));
         let (number, ticket) = self.slots.reserve();
         let mut record: BaseRecord<'_, [u8], [u8], usize> = BaseRecord::with_opaque_to(&self.topic, number)
@@ -158,19 +164,25 @@ impl driver::Publisher for KafkaPublisher {
         'life: 'publish,
         Self: 'publish,
     {
-        // The client answers for every message in the end, and the caller's own timer is set to `deadline`: another one
-        // here would only be paid for.
+        // The client answers for every message within the timeout: a timer of ours would only be paid for.
         match self.try_send(&message) {
             Ok(Some(ticket)) => {
                 let id = message.id;
                 Box::pin(async move { self.receipt(id, ticket.await) })
             }
             Ok(None) => Box::pin(async move {
-                let answer = self.send(&message, deadline).await?.await;
-                self.receipt(message.id, answer)
+                let ticket = self.send(&message, deadline).await?;
+                match timeout_at(deadline, ticket).await {
+                    Ok(answer) => self.receipt(message.id, answer),
+                    Err(_) => Err(unconfirmed()),
+                }
             }),
             Err(refused) => Box::pin(ready(Err(refused))),
         }
+    }
+
+    fn keeps_deadlines(&self) -> bool {
+        self.keeps_deadlines
     }
 
     async fn publish_all(&self, batch: Vec<Message>, deadline: Instant) -> Vec<Result<Receipt, Error>> {

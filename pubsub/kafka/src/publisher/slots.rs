@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use rdkafka::error::RDKafkaErrorCode as Code;
@@ -34,6 +34,8 @@ pub(super) struct Slots {
 struct State {
     slots: Slab<Slot>,
     unanswered: usize,
+    /// How many wait for the client's queue to have room.
+    waiting: usize,
 }
 
 enum Slot {
@@ -44,19 +46,19 @@ enum Slot {
 }
 
 /// Waits for the answer to one message. Dropping it abandons the answer, not the message.
-pub(super) struct Ticket {
-    slots: Arc<Slots>,
+pub(super) struct Ticket<'a> {
+    slots: &'a Slots,
     number: usize,
     open: bool,
 }
 
 impl Slots {
     /// A slot for a message that is about to be handed over, and its number.
-    pub(super) fn reserve(self: &Arc<Self>) -> (usize, Ticket) {
+    pub(super) fn reserve(&self) -> (usize, Ticket<'_>) {
         let mut state = self.lock();
         state.unanswered += 1;
         let number = state.slots.insert(Slot::Sent(None));
-        (number, Ticket { slots: Arc::clone(self), number, open: true })
+        (number, Ticket { slots: self, number, open: true })
     }
 
     /// Answers for the message of a slot.
@@ -75,15 +77,23 @@ impl Slots {
             Some(Slot::Answered(_)) | None => return,
         };
         state.unanswered -= 1;
-        let idle = state.unanswered == 0;
+        let (idle, room_wanted) = (state.unanswered == 0, state.waiting > 0);
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
         }
-        self.room.notify_one();
+        if room_wanted {
+            self.room.notify_one();
+        }
         if idle {
             self.idle.notify_waiters();
         }
+    }
+
+    /// Counts somebody as waiting for the client's queue to have [`room`](Self::room), until dropped.
+    pub(super) fn wait(&self) -> Waiting<'_> {
+        self.lock().waiting += 1;
+        Waiting(self)
     }
 
     /// How many messages are not answered for yet.
@@ -97,7 +107,16 @@ impl Slots {
     }
 }
 
-impl Ticket {
+/// Somebody who waits for room.
+pub(super) struct Waiting<'a>(&'a Slots);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.lock().waiting -= 1;
+    }
+}
+
+impl Ticket<'_> {
     /// Frees the slot of a message that the client did not take.
     pub(super) fn cancel(mut self) {
         self.open = false;
@@ -111,7 +130,7 @@ impl Ticket {
     }
 }
 
-impl Future for Ticket {
+impl Future for Ticket<'_> {
     type Output = Answer;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
@@ -134,7 +153,7 @@ impl Future for Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         if !self.open {
             return;
@@ -162,7 +181,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_answer_reaches_whoever_waits() {
-        let slots = Arc::new(Slots::default());
+        let slots = Slots::default();
         let (first, one) = slots.reserve();
         let (second, two) = slots.reserve();
         slots.answer(second, Err(Code::PurgeQueue));
@@ -174,7 +193,7 @@ mod tests {
 
     #[tokio::test]
     async fn abandoned_slots_count_until_they_are_answered_and_are_used_again() {
-        let slots = Arc::new(Slots::default());
+        let slots = Slots::default();
         let (number, ticket) = slots.reserve();
         drop(ticket);
         assert_eq!(slots.unanswered(), 1);

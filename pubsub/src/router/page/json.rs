@@ -45,8 +45,8 @@ fn held(held: &HeldView) -> Value {
 }
 
 fn partition(partition: &PartitionProgress) -> Value {
-    let PartitionProgress { partition, committed, low, high, gaps } = partition;
-    json!({ "partition": partition, "committed": committed, "low": low, "high": high, "open": gaps })
+    let PartitionProgress { partition, committed, low, high, gaps, waits } = partition;
+    json!({ "partition": partition, "committed": committed, "low": low, "high": high, "open": gaps, "waits": waits })
 }
 
 fn message(message: &MessageView) -> Value {

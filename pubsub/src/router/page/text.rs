@@ -100,7 +100,7 @@ struct Partition<'a>(&'a PartitionProgress);
 
 impl fmt::Display for Partition<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let PartitionProgress { partition, committed, low, high, gaps, .. } = self.0;
+        let PartitionProgress { partition, committed, low, high, gaps, waits } = self.0;
         write!(f, "partition {partition}:")?;
         for (name, offset) in [("committed", committed), ("low", low), ("high", high)] {
             match offset {
@@ -116,7 +116,14 @@ impl fmt::Display for Partition<'_> {
             f.write_str(if at == 0 { " " } else { ", " })?;
             if first == last { write!(f, "{first}")? } else { write!(f, "{first}-{last}")? }
         }
-        if gaps.len() > LISTED_GAPS { f.write_str(", …") } else { Ok(()) }
+        if gaps.len() > LISTED_GAPS {
+            f.write_str(", …")?;
+        }
+        // The one line of the page that says why a partition stands still.
+        match (waits, low) {
+            (true, Some(low)) => write!(f, "; waits: nothing more is received until {low} is done"),
+            _ => Ok(()),
+        }
     }
 }
 
