@@ -50,7 +50,7 @@
 //!   in the partition in which Kafka's own clients would put their key.
 //!
 //! # Memory
-//! A subscriber keeps up to 4 MiB, or 8,000 messages, that wait to be handed out, and the client up to 2 MiB for each
+//! A subscriber keeps up to 4 MiB, or 8,000 messages, that wait to be handed out, and the client up to 1 MiB for each
 //! partition, as they are after decompression, besides the fetch that goes over it. What handlers and a router hold comes on top:
 //! see [`Router::max_bytes`](mainspring_pubsub::Router::max_bytes).
 //!

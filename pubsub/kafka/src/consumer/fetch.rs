@@ -17,19 +17,19 @@ use tracing::{debug, warn};
 use super::context::ConsumerCx;
 use super::state::{Fetched, Room};
 use super::worker::{Ended, Worker};
+use crate::bodies::Bodies;
 use crate::client::millis;
 use crate::error::{error, kind};
 use crate::options::Protocol;
-use crate::bodies::Bodies;
 use crate::record;
 
 /// What the client may fetch ahead of us, for each partition. It needs half as much again to keep small messages.
-const FETCH_AHEAD_KIB: &str = "2048";
+const FETCH_AHEAD_KIB: &str = "1024";
 const FETCH_AHEAD_MESSAGES: &str = "100000";
 /// How soon a partition whose buffer was full is fetched again.
 const FETCH_PAUSE: Duration = Duration::from_millis(10);
 /// Messages taken from one partition before the next has its turn.
-const TURN: usize = 100;
+const TURN: usize = 250;
 
 /// A partition's own queue: to hold the partition back, it is not read.
 pub(super) struct Queue {

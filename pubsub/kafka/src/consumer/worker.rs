@@ -160,7 +160,18 @@ impl<'a> Worker<'a> {
         let (next_commit, waiting) = (now + COMMIT_EVERY, Waiting::new(now));
         let (consumer, queues) = (Arc::new(consumer), BTreeMap::new());
         consumer.context().belongs_to(&consumer);
-        Ok(Self { feed, options, protocol, consumer, queues, astray: Vec::new(), turn: Vec::new(), bodies: Bodies::default(), next_commit, waiting })
+        Ok(Self {
+            feed,
+            options,
+            protocol,
+            consumer,
+            queues,
+            astray: Vec::new(),
+            turn: Vec::new(),
+            bodies: Bodies::default(),
+            next_commit,
+            waiting,
+        })
     }
 
     fn work(&mut self, opened: &mut Option<Opened>) -> Ended {
