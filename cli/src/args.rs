@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand};
 /// brokers are reached is configured as in services: `KAFKA_BROKER_HOSTS`, `MAINSPRING_BROKERS__KAFKA__BROKERS`,
 /// `--config FILE`, `--set brokers.kafka.brokers=…`. With `RUST_LOG=debug` drivers tell on standard error what they do.
 ///
-/// Exit codes: 0 all well, 1 something failed, 69 the broker cannot be reached, 78 the command line, a URL or the
+/// Exit codes: 0 all well, 1 something failed (a line that was not published, too), 69 the broker cannot be reached, 78 the command line, a URL or the
 /// configuration is wrong, 130 interrupted.
 #[derive(Debug, Parser)]
 #[command(name = "mainspring", version, arg_required_else_help = true)]

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use mainspring::daemon::Chain;
-use mainspring::pubsub::{ErrorKind, Message, Publisher};
+use mainspring::pubsub::{Error, ErrorKind, Message, Publisher};
 use serde_json::Value;
+use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
 use crate::args::PublishArgs;
@@ -24,13 +25,26 @@ const TOLD: u64 = 10;
 /// The longest line where the broker has no limit.
 const LONGEST: usize = 64 << 20;
 
+/// How long the input may take to be counted, when there is nothing else to do with it.
+const INPUT: Duration = Duration::from_secs(2);
+
 /// How long a flush may take at the end.
 const FLUSH: Duration = Duration::from_secs(30);
 
 /// Publishes every line, and answers how it went.
 pub(crate) async fn run(settings: &Settings, args: PublishArgs, mut stop: Stop) -> Result<ExitCode, Exit> {
     let sources = lines::open(&args.files)?;
-    let publisher = settings.brokers()?.publisher(&args.url).await?;
+    let brokers = settings.brokers()?;
+    let opened = tokio::select! {
+        biased;
+        () = &mut stop => return Ok(exit::interrupted()),
+        opened = brokers.publisher(&args.url) => opened,
+    };
+    let publisher = match opened {
+        Ok(publisher) => publisher,
+        Err(error) if error.kind() == ErrorKind::Config => return Err(error.into()),
+        Err(error) => return Ok(fail_all(lines::read(sources, LONGEST), error).await),
+    };
     exit::warn_of_memory(publisher.capabilities().volatile);
     let limit = publisher.capabilities().limits.message_bytes.unwrap_or(LONGEST);
     let mut lines = lines::read(sources, limit);
@@ -61,15 +75,35 @@ pub(crate) async fn run(settings: &Settings, args: PublishArgs, mut stop: Stop) 
         complain(&Chain(&error).to_string());
     }
     progress.finish();
-    let _ = writeln!(std::io::stdout(), "{} published, {} failed", progress.published, progress.failed);
+    summarise(progress.published, progress.failed);
     if interrupted {
         complain("interrupted; the rest of the input was not published");
         return Ok(exit::interrupted());
     }
     if let Some(why) = progress.hopeless {
-        return Err(Exit::unavailable(format!("giving up, nothing could be published: {why}")));
+        complain(&format!("giving up, nothing could be published: {why}"));
     }
     Ok(if progress.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The broker cannot be had, so that every line there is has failed.
+async fn fail_all(mut lines: Receiver<Line>, error: Error) -> ExitCode {
+    let exit = Exit::from(error);
+    complain(&exit.message);
+    let mut failed = 0;
+    let count = async {
+        while lines.recv().await.is_some() {
+            failed += 1;
+        }
+    };
+    // A terminal, say, goes on for ever.
+    let _ = timeout(INPUT, count).await;
+    summarise(0, failed);
+    if failed == 0 { ExitCode::from(exit.code) } else { ExitCode::FAILURE }
+}
+
+fn summarise(published: u64, failed: u64) {
+    let _ = writeln!(std::io::stdout(), "{published} published, {failed} failed");
 }
 
 async fn send(publisher: &Publisher, args: &PublishArgs, lines: impl Iterator<Item = Line>, progress: &mut Progress) {

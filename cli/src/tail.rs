@@ -24,7 +24,12 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Prints messages until told to stop, or until there were enough.
 pub(crate) async fn run(settings: &Settings, args: TailArgs, mut stop: Stop) -> Result<ExitCode, Exit> {
     let url = in_a_group(&args.url)?;
-    let mut subscriber = settings.brokers()?.subscriber(&url).await?;
+    let brokers = settings.brokers()?;
+    let mut subscriber = tokio::select! {
+        biased;
+        () = &mut stop => return Ok(ExitCode::SUCCESS),
+        opened = brokers.subscriber(&url) => opened?,
+    };
     warn_of_memory(subscriber.capabilities().volatile);
     let mut out = io::stdout();
     let result = tokio::select! {

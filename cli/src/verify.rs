@@ -36,7 +36,12 @@ pub(crate) async fn run(settings: &Settings, args: VerifyArgs, mut stop: Stop) -
             (Arc::new(MemoryBackend::new()), None)
         }
         _ => {
-            let remote = Arc::new(open(&url, settings).await?);
+            let opened = tokio::select! {
+                biased;
+                () = &mut stop => return Ok(exit::interrupted()),
+                opened = open(&url, settings) => opened?,
+            };
+            let remote = Arc::new(opened);
             (Arc::<UrlBackend>::clone(&remote), Some(remote))
         }
     };

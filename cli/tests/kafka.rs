@@ -4,6 +4,7 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::net::TcpListener;
 use std::net::TcpStream;
 use std::process::Output;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -125,12 +126,28 @@ fn what_cannot_be_reached_is_told_with_69() {
     let Some(kafka) = Kafka::up() else { return };
     // A port for which one needs rights that nobody has given to anyone.
     let closed = "kafka://127.0.0.1:1/orders?grace=1s";
-    for command in ["publish", "tail", "verify"] {
-        ends(&run(&[command, closed], b"x\n"), 69, "", &["127.0.0.1:1", "Connection refused"]);
+    for command in ["tail", "verify"] {
+        ends(&run(&[command, closed], b""), 69, "", &["127.0.0.1:1", "Connection refused"]);
     }
+    let lines = run(&["publish", closed], b"x\ny\n");
+    ends(&lines, 1, "0 published, 2 failed\n", &["127.0.0.1:1", "Connection refused"]);
+    let nothing = run(&["publish", closed], b"");
+    ends(&nothing, 69, "0 published, 0 failed\n", &["127.0.0.1:1", "Connection refused"]);
     let topic = unique("missing");
     let output = kafka.run(&["tail", &format!("kafka://{topic}?grace=1s")], b"");
     ends(&output, 69, "", &[&format!("there is no topic `{topic}` at {}", kafka.address)]);
+}
+
+#[test]
+fn whoever_cannot_wait_for_a_broker_that_does_not_answer_may_interrupt() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("kafka://{}/orders?grace=60s", silent.local_addr().unwrap());
+    for (command, code) in [("publish", 130), ("tail", 0), ("verify", 130)] {
+        let child = mainspring(&[command, &url]).spawn().unwrap();
+        let (_connection, _) = silent.accept().unwrap();
+        let output = interrupt(child);
+        assert_eq!((output.status.code(), out(&output)), (Some(code), String::new()), "{command}: {}", err(&output));
+    }
 }
 
 #[test]

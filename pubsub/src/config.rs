@@ -34,7 +34,8 @@ pub struct PublishConfig {
     pub max_messages: usize,
     /// Bytes on their way, for each publisher. More wait.
     pub max_bytes: ByteSize,
-    /// How long a publish may take, waiting for room included.
+    /// How long a publish may take, waiting for room included. The default is less than a request may take
+    /// (`http.request_timeout`), so that a route has its answer in time to say 503.
     pub timeout: Duration,
 }
 
@@ -67,7 +68,7 @@ pub struct GcpConfig {
 
 impl Default for PublishConfig {
     fn default() -> Self {
-        Self { max_messages: 1000, max_bytes: ByteSize::mib(64), timeout: Duration::from_secs(30) }
+        Self { max_messages: 1000, max_bytes: ByteSize::mib(64), timeout: Duration::from_secs(12) }
     }
 }
 
@@ -88,7 +89,7 @@ impl Check for PublishConfig {
             report.fault("publish.max_bytes", "must be between 1B and 4GiB - 1B", "the default is 64MiB");
         }
         if self.timeout.get().is_zero() {
-            report.fault("publish.timeout", "every publish would fail at once", "the default is 30s");
+            report.fault("publish.timeout", "every publish would fail at once", "the default is 12s");
         }
     }
 }

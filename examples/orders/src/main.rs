@@ -12,6 +12,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
+use mainspring::observe::log;
 use mainspring::pubsub::{self, ErrorKind, Failure, Message, Publisher};
 use mainspring::server::{self, Service, SimpleServer};
 use mainspring::web::{Json, Path, Problem};
@@ -65,11 +66,11 @@ async fn create(
 
 /// What is too large today will be tomorrow; for everything else the customer may come again.
 fn not_published(error: pubsub::Error) -> Problem {
-    tracing::error!(%error, "order not accepted: it could not be published");
-    match error.kind() {
-        ErrorKind::TooLarge => Problem::new(StatusCode::PAYLOAD_TOO_LARGE).detail(error.to_string()),
-        _ => Problem::unavailable("the order could not be published", Duration::from_secs(5)),
+    if error.kind() == ErrorKind::TooLarge {
+        return Problem::new(StatusCode::PAYLOAD_TOO_LARGE).detail(error.to_string());
     }
+    tracing::error!(%error, "order not accepted: it could not be published");
+    Problem::unavailable("the order could not be published", Duration::from_secs(5))
 }
 
 async fn show(State(orders): State<Arc<Orders>>, Path(id): Path<String>) -> Result<Json<Entry>, Problem> {
@@ -100,6 +101,8 @@ async fn ship(
     }
     tokio::time::sleep(shipping.work).await;
     info!(order = order.id, "shipped");
+    // The log is the record of what was shipped: it has the line before the broker forgets the order.
+    log::written().await;
     shipping.book.set(order, Status::Shipped);
     Ok(())
 }

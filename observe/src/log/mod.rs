@@ -3,6 +3,7 @@
 //! [`init`] installs the process's log once. Events come from `tracing` (and from the `log` crate), each becomes one
 //! line in the [schema](#schema) whatever its strings contain, and a thread of its own writes it. When the output does
 //! not keep up, lines are dropped, counted in `log_dropped_total{reason}`, and summed up in a line when it does again.
+//! Who cannot do without a line waits for it: [`written`].
 //!
 //! # Schema
 //!
@@ -113,6 +114,18 @@ pub fn writer() -> Option<LineWriter> {
 /// Waits as [`Guard::flush`] does; at once `true` before [`init`].
 pub fn flush(deadline: Duration) -> bool {
     LOG.get().is_none_or(|handle| handle.flush(deadline))
+}
+
+/// Waits until the events that were logged before are written; at once before [`init`].
+///
+/// It is for what has to be on record before something else happens: a handler that logs what it did, and waits, has its
+/// message acked after the line is out. Lines of handlers that wait are few at a time, so that they do not find the
+/// queue full; one that others have filled is dropped and counted all the same, and nobody waits for it. There is no
+/// deadline but the caller's: an output that nobody reads holds up those who wait. Cancel-safe.
+pub async fn written() {
+    if let Some(handle) = LOG.get() {
+        handle.0.written().await;
+    }
 }
 
 /// How lines on stderr should look: as configured, or by stderr itself before [`init`].

@@ -102,6 +102,11 @@ impl Pipeline {
         self.own_access.as_ref().is_none_or(|channel| channel.queue.flush(deadline)) && events
     }
 
+    /// Waits for the events that came before.
+    pub(super) async fn written(&self) {
+        self.events.queue.written().await;
+    }
+
     pub(super) fn style_of_stderr(&self) -> Style {
         match self.style.look() {
             Look::Json => self.style.with_look(Look::Json),

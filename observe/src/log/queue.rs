@@ -1,9 +1,11 @@
 //! The bounded queue between those who log and the one thread that writes.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -16,7 +18,7 @@ use crate::metrics;
 
 /// Lines on their way to a [`Sink`].
 ///
-/// Nobody who logs ever waits for the output: a line that finds the queue full is dropped and counted, and once
+/// Nobody who logs ever waits for the output, unless they ask to ([`written`](Self::written)): a line that finds the queue full is dropped and counted, and once
 /// there is room again one line says how many were. Lines come out in the order in which they were pushed; batched
 /// ones in the order of their thread.
 ///
@@ -35,7 +37,7 @@ pub(super) struct Shared {
     /// The writer waits on it for something to do.
     pub(super) work: Condvar,
     /// Those who flush wait on it.
-    pub(super) progress: Condvar,
+    progress: Condvar,
     capacity: usize,
     shards: Box<[Mutex<Lines>]>,
     /// Set from the first line in a shard until the writer begins to empty them.
@@ -62,6 +64,8 @@ pub(super) struct State {
     /// Lines that came in, and lines that were written or given up. Both only grow.
     pub(super) accepted: u64,
     pub(super) settled: u64,
+    /// Those who wait for lines to be written, at most one entry for each task.
+    pub(super) waiting: Vec<Waker>,
     pub(super) next_sink: Option<Sink>,
     /// The writer sleeps and must be woken.
     pub(super) parked: bool,
@@ -129,6 +133,22 @@ impl Queue {
         let state = self.shared.lock();
         let wanted = state.accepted;
         self.shared.wait_for(state, deadline, |state| state.settled >= wanted)
+    }
+
+    /// Waits until every line that was [pushed](Self::push) before is written or given up. Cancel-safe.
+    pub(super) async fn written(&self) {
+        let wanted = self.shared.lock().accepted;
+        poll_fn(|cx| {
+            let mut state = self.shared.lock();
+            if state.settled >= wanted || state.ended {
+                return Poll::Ready(());
+            }
+            if !state.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                state.waiting.push(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Writes everything that has not been written yet to `sink` instead.
@@ -212,6 +232,16 @@ impl Shared {
         if std::mem::take(&mut state.parked) {
             self.work.notify_one();
         }
+    }
+
+    /// Changes the state, and has everybody look at it who waits for that.
+    pub(super) fn tell(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
+        change(&mut state);
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        self.progress.notify_all();
+        waiting.into_iter().for_each(Waker::wake);
     }
 
     fn wait_for(&self, mut state: MutexGuard<'_, State>, deadline: Instant, done: impl Fn(&State) -> bool) -> bool {

@@ -50,14 +50,10 @@ impl Writer {
                     self.shared.dropped.write_error.inc_by(lost);
                 }
             }
-            let mut state = self.shared.lock();
-            state.settled += batch.count;
-            drop(state);
-            self.shared.progress.notify_all();
+            self.shared.tell(|state| state.settled += batch.count);
             batch.clear();
         }
-        self.shared.lock().ended = true;
-        self.shared.progress.notify_all();
+        self.shared.tell(|state| state.ended = true);
     }
 
     /// Waits for lines and takes them. Returns how many were dropped after them; `None` at the end.

@@ -42,6 +42,8 @@ pub(crate) struct End {
 struct Log {
     events: Mutex<Vec<Value>>,
     came: Condvar,
+    /// Taken for each line that is read.
+    turn: Mutex<()>,
 }
 
 /// What a daemon that ends by itself printed.
@@ -99,6 +101,7 @@ impl Daemon {
                     let event = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
                     log.events.lock().unwrap().push(event);
                     log.came.notify_all();
+                    drop(log.turn.lock());
                 }
             }
         });
@@ -123,6 +126,11 @@ impl Daemon {
             assert!(!left.is_zero(), "the event did not come; the log so far: {events:#?}");
             events = self.log.came.wait_timeout(events, left).unwrap().0;
         }
+    }
+
+    /// Has nobody read the log until this is dropped.
+    pub(crate) fn hold_log(&self) -> impl Drop {
+        self.log.turn.lock().unwrap()
     }
 
     /// Sends a signal, such as `TERM`.

@@ -31,6 +31,34 @@ fn an_order_is_accepted_shipped_and_shown() {
 }
 
 #[test]
+fn no_order_is_acked_before_its_line_is_written() {
+    const ORDERS: usize = 3000;
+    let daemon = Daemon::start(&[]);
+    let held = daemon.hold_log();
+    let mut connection = Connection::open(daemon.http).unwrap();
+    for n in 0..ORDERS {
+        assert_eq!(connection.order(&format!("A{n}"), 1).unwrap().status, 202);
+    }
+    let metric = |name: &str| -> usize {
+        let page = http::get(daemon.admin, "/metrics").body;
+        let line = page.lines().find(|line| line.starts_with(name));
+        line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    };
+    let acked = || metric("pubsub_outcome_total{route=\"ship\",outcome=\"acked\"}");
+    // The pipe is full: every handler has an order in hand, and waits.
+    let until = Instant::now() + Duration::from_secs(20);
+    while metric("pubsub_inflight") < 64 && acked() < ORDERS {
+        assert!(Instant::now() < until, "{} are acked", acked());
+        std::thread::yield_now();
+    }
+    let acked = acked();
+    daemon.signal("KILL");
+    drop(held);
+    let written = daemon.end().shipped().len();
+    assert!(0 < acked && acked <= written && written < ORDERS, "{acked} are acked, {written} are written");
+}
+
+#[test]
 fn a_bad_order_is_refused_with_a_reason_and_nothing_is_published() {
     let daemon = Daemon::start(&[]);
     let large = format!(r#"{{"id":"A1","item":"{}","quantity":1}}"#, "x".repeat(3 << 20));

@@ -2,6 +2,8 @@ use super::*;
 use crate::log::line::Look;
 use crate::log::writer::TICK;
 use std::io::Write;
+use std::pin::pin;
+use std::task::{Context, Wake};
 
 /// An output that a test can hold up, and look into.
 #[derive(Clone, Default)]
@@ -89,6 +91,40 @@ fn lines_that_find_the_queue_full_are_counted_one_by_one_and_summed_up_in_one_li
     let notice: serde_json::Value = serde_json::from_str(&written[11]).unwrap();
     assert_eq!((&notice["level"], &notice["fields"]["dropped"]), (&"WARN".into(), &7.into()));
     assert_eq!((dropped.too_long.get(), dropped.write_error.get()), (0, 0));
+}
+
+#[test]
+fn whoever_waits_for_a_line_goes_on_when_it_is_written() {
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+    let gate = Gate::closed();
+    let (queue, _) = queue(&gate, CAPACITY);
+    let woken = Arc::new(Woken::default());
+    let waker = Arc::clone(&woken).into();
+    let mut cx = Context::from_waker(&waker);
+    assert!(pin!(queue.written()).poll(&mut cx).is_ready(), "there is nothing to wait for");
+    queue.push(b"shipped\n");
+    let mut written = pin!(queue.written());
+    for _ in 0..3 {
+        assert!(written.as_mut().poll(&mut cx).is_pending());
+    }
+    assert_eq!(lock(&queue.shared.state).waiting.len(), 1, "one task waits once");
+    gate.until(|behind| behind.writers == 1);
+    assert!(!woken.0.load(Ordering::SeqCst) && written.as_mut().poll(&mut cx).is_pending());
+    gate.open();
+    assert!(queue.flush(soon()));
+    assert!(written.as_mut().poll(&mut cx).is_ready());
+    let until = soon();
+    while !woken.0.load(Ordering::SeqCst) {
+        assert!(Instant::now() < until, "nobody was woken");
+        thread::yield_now();
+    }
+    assert_eq!(gate.until(|_| true), ["shipped"]);
 }
 
 #[test]
