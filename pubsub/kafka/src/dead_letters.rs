@@ -19,9 +19,13 @@ pub(crate) fn options(url: &Url, mut source: Options) -> Result<Options, Error> 
     Ok(source)
 }
 
-/// Makes the topic unless it is there, with room for what its source has. A broker that refuses has its reasons, or keeps
+/// Makes the topic if it is missing, with room for what its source has. A broker that refuses has its reasons, or keeps
 /// the topic from us: whoever opens it next learns which.
 pub(crate) async fn make_topic(options: &Options) {
+    // Only the cluster's controller makes topics, and none may be there just now.
+    if !topics::is_missing(options).await {
+        return;
+    }
     let topic = &options.topic;
     let source = topic.strip_suffix(SUFFIX).unwrap_or(topic);
     // Unknown to those who may not see it, and the broker's default to most.

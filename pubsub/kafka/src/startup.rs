@@ -69,7 +69,7 @@ pub(crate) fn cluster<C: ClientContext>(options: &Options, client: &Client<C>) -
 }
 
 /// Whether the topic is there: errors about it come inside of an answer that is none itself.
-fn look_up(metadata: &Metadata, topic: &str) -> Result<(), Code> {
+pub(crate) fn look_up(metadata: &Metadata, topic: &str) -> Result<(), Code> {
     let found = metadata.topics().iter().find(|found| found.name() == topic).ok_or(Code::UnknownTopicOrPartition)?;
     match found.error() {
         Some(code) => Err(code.into()),

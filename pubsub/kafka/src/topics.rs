@@ -8,13 +8,16 @@ use mainspring_pubsub::{Error, ErrorKind};
 use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication, TopicResult};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseProducer, DeliveryResult, Producer as _, ProducerContext};
+use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
 use crate::client::{self, Cause};
 use crate::error::{error, from_creation, from_kafka, kind};
 use crate::options::Options;
+use crate::startup;
 
 /// So many partitions and replicas as the broker gives to topics about which nobody has said anything.
 const BROKERS_CHOICE: i32 = -1;
@@ -40,6 +43,22 @@ pub(crate) async fn create(options: &Options, largest: Option<u32>) -> Result<()
     }
     let made = admin.client()?.create_topics([&topic], &limits(options)).await;
     done("create topic", options, made).await
+}
+
+/// Whether a broker says that there is no such topic. A producer's question would have some brokers make it.
+pub(crate) async fn is_missing(options: &Options) -> bool {
+    let (config, topic, grace) = (client::config(options), options.topic.clone(), options.grace);
+    let (sender, answer) = oneshot::channel();
+    // The client only waits by blocking, and takes a moment to drop.
+    let ask = move || {
+        let client = config.create_with_context::<_, BaseConsumer<_>>(AdminCx);
+        let metadata = client.as_ref().ok().and_then(|client| client.fetch_metadata(Some(&topic), grace).ok());
+        let found = metadata.map(|metadata| startup::look_up(&metadata, &topic));
+        // Whoever asked may be gone.
+        let _ = sender.send(matches!(found, Some(Err(Code::UnknownTopicOrPartition | Code::UnknownTopic))));
+    };
+    let asked = thread::Builder::new().name("kafka-open".to_owned()).spawn(ask);
+    asked.is_ok() && answer.await.unwrap_or_default()
 }
 
 /// How many bytes messages of `topic` may have, where it has a limit of its own that can be seen.
@@ -112,6 +131,8 @@ impl ClientContext for AdminCx {
         client::log(level, facility, text);
     }
 }
+
+impl ConsumerContext for AdminCx {}
 
 impl ClientContext for Witness {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {

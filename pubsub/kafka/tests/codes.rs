@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Kafka, PATIENCE, close, next, publish, text};
-use mainspring_pubsub::{BrokersConfig, ErrorKind, Message};
+use mainspring_pubsub::{BrokersConfig, ErrorKind, Failure, Message, Router};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
@@ -180,4 +180,32 @@ async fn a_group_that_is_forbidden_ends_the_subscriber_with_that_cause() {
     let mut subscriber = kafka.subscriber(&url).await;
     let error = tokio::time::timeout(PATIENCE, subscriber.next()).await.unwrap().unwrap_err();
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::PermissionDenied, false), "{error}");
+}
+
+/// What it has been assigned and has not looked at yet is given back without asking where the group is: a client that
+/// closes does not answer that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscriber_that_is_closed_right_after_opening_leaves_at_once() {
+    const TIMES: u32 = 10;
+    let (_mock, kafka) = mock();
+    let since = Instant::now();
+    for _ in 0..TIMES {
+        close(kafka.subscriber(&format!("kafka://{TOPIC}?group=g")).await).await;
+    }
+    // It is a hundredth of that; the question took five seconds to be given up.
+    assert!(since.elapsed() < Duration::from_secs(2) * TIMES, "{:?}", since.elapsed());
+}
+
+/// It is the cluster's controller that makes topics, and here there is none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_router_that_finds_the_topic_for_dead_letters_has_none_made() {
+    let (mock, kafka) = mock();
+    mock.create_topic(&format!("{TOPIC}.dead"), 1, 1).unwrap();
+    publish(&kafka.publisher(TOPIC).await, 1, 1).await;
+    let subscriber = kafka.subscriber(&format!("kafka://{TOPIC}?group=g&grace=3m")).await;
+    let (handled, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    let handler = move |message: Message| std::future::ready(handled.send(message).map_err(Failure::reject));
+    let running = mainspring_testing::Running::start(Router::new().route("one", subscriber, handler));
+    tokio::time::timeout(PATIENCE, seen.recv()).await.expect("it does not wait for a controller").unwrap();
+    running.stop().await;
 }

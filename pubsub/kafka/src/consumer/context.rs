@@ -78,6 +78,11 @@ impl ConsumerCx {
         let _ = self.consumer.set(Arc::downgrade(consumer));
     }
 
+    /// Whether the consumer is being dropped. It still has its callbacks called then, and answers no questions.
+    pub(super) fn is_dropped(&self) -> bool {
+        self.consumer.get().is_some_and(|consumer| consumer.strong_count() == 0)
+    }
+
     /// Whether brokers answer, as the last statistics have it.
     fn watch(&self, statistics: &Statistics) {
         if statistics.brokers.values().any(|broker| broker.state == "UP") {

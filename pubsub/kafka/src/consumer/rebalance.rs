@@ -28,7 +28,8 @@ impl ConsumerContext for ConsumerCx {
             Rebalance::Assign(list) => {
                 self.joined.store(true, Relaxed);
                 let partitions = self.of(list);
-                if !partitions.is_empty() {
+                // One that is being dropped hands out nothing more, and would ask in vain where the group is.
+                if !partitions.is_empty() && !self.is_dropped() {
                     self.assign(consumer, &partitions);
                 }
             }
