@@ -2,8 +2,10 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 
 pub mod history;
+pub mod mock;
 pub mod private;
 pub mod secure;
+pub mod suite;
 
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
