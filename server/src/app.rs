@@ -1,8 +1,9 @@
 //! From `main` to a running daemon: flags, file, environment, logs, runtime, exit code.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mainspring_config::{Check, Loader, Report};
@@ -13,6 +14,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{EX_CONFIG, EX_UNAVAILABLE};
 use crate::reload::Reload;
+use crate::signals::{Signals, Told};
 use crate::{Config, Error, Result};
 
 /// A daemon's name and version, and how to start it. Made by [`app!`](crate::app).
@@ -30,6 +32,8 @@ pub(crate) struct Launched {
     /// The effective configuration with origins, secrets masked.
     pub(crate) printed: String,
     pub(crate) reload: Reload,
+    /// A server runs, and sees to signals.
+    serving: AtomicBool,
 }
 
 tokio::task_local! {
@@ -74,6 +78,8 @@ impl App {
     /// `#[tokio::main]` cannot do this: the number of worker threads is configured, and the exit code tells how the
     /// process ended. The section that is a [`Config`](crate::Config) is found wherever it stands in `C`.
     ///
+    /// A SIGTERM or SIGINT before a server runs drops `run`'s future: nothing was accepted, and the exit code is 0.
+    ///
     /// A faulty configuration prints every problem to standard error, one a line, and is 78. `--help`, `--version`,
     /// `--check-config`, `--print-config` and `--config-schema` print and return without opening anything. The error that
     /// ends the process is logged, and goes to standard error where the log's filter hides it.
@@ -107,9 +113,19 @@ impl App {
             tracing::warn!("{notice}");
         }
         let reload = Reload::new(loader, &loaded);
-        let launched = Arc::new(Launched { identity, printed: loaded.printed().to_owned(), reload });
+        let (printed, serving) = (loaded.printed().to_owned(), AtomicBool::new(false));
+        let launched = Arc::new(Launched { identity, printed, reload, serving });
         let result = runtime(self.name, &config).and_then(|runtime| {
-            let result = runtime.block_on(LAUNCHED.scope(launched, async { run(loaded.into_config()).await }));
+            let result = runtime.block_on(async {
+                let told = launched.told_to_stop().map_err(|error| Error::with_code(EX_UNAVAILABLE, error))?;
+                tokio::select! {
+                    result = LAUNCHED.scope(Arc::clone(&launched), async { run(loaded.into_config()).await }) => result,
+                    cause = told => {
+                        tracing::info!(cause, forced = false, "stopped");
+                        Ok(())
+                    }
+                }
+            });
             // Threads that block for good must not keep a process that has said it stopped.
             runtime.shutdown_timeout(Duration::from_millis(50));
             result
@@ -127,6 +143,28 @@ impl App {
         };
         guard.flush(Duration::from_millis(500));
         ExitCode::from(code)
+    }
+}
+
+impl Launched {
+    /// From now on a server sees to signals.
+    pub(crate) fn serves(&self) {
+        self.serving.store(true, Ordering::Release);
+    }
+
+    /// Resolves, with the signal's name, when the process is told to stop before it serves: while it waits for a broker,
+    /// say.
+    fn told_to_stop(&self) -> io::Result<impl Future<Output = &'static str>> {
+        let mut signals = Signals::new()?;
+        Ok(async move {
+            loop {
+                if let Told::Stop(name, _) = signals.next().await
+                    && !self.serving.load(Ordering::Acquire)
+                {
+                    return name;
+                }
+            }
+        })
     }
 }
 

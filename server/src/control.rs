@@ -13,7 +13,6 @@ use std::time::Duration;
 use mainspring_daemon::{Shutdown, Trigger};
 use mainspring_observe::log;
 use tokio::runtime::Handle;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -24,6 +23,7 @@ use crate::http::{Dispatch, Routes, Settings};
 use crate::metrics::ServerMetrics;
 use crate::report::{GivenUp, Witness};
 use crate::serve::{Acceptor, Connections, Limits};
+use crate::signals::{Signals, Told};
 
 /// The running control thread.
 #[derive(Debug)]
@@ -68,6 +68,9 @@ impl Control {
             Signals::new()
         });
         let signals = signals.transpose()?;
+        if let (Some(_), Some(launched)) = (&signals, &setup.launched) {
+            launched.serves();
+        }
         let arm = armed.clone();
         let main = Handle::current();
         let thread = std::thread::Builder::new().name("mainspring-control".to_owned()).spawn(move || {
@@ -116,23 +119,6 @@ impl Control {
     }
 }
 
-/// The signals that a daemon knows.
-struct Signals {
-    term: Signal,
-    int: Signal,
-    hup: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-            hup: signal(SignalKind::hangup())?,
-        })
-    }
-}
-
 /// The first SIGTERM or SIGINT requests a stop, the second ends the process; SIGHUP reopens and reloads.
 async fn follow(
     signals: Option<Signals>,
@@ -144,13 +130,9 @@ async fn follow(
 ) {
     let Some(mut signals) = signals else { return std::future::pending().await };
     loop {
-        let (name, number) = tokio::select! {
-            Some(()) = signals.term.recv() => ("SIGTERM", 15),
-            Some(()) = signals.int.recv() => ("SIGINT", 2),
-            Some(()) = signals.hup.recv() => {
-                hang_up();
-                continue;
-            }
+        let Told::Stop(name, number) = signals.next().await else {
+            hang_up();
+            continue;
         };
         if request.borrow().is_some() {
             second(number);

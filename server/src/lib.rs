@@ -56,6 +56,7 @@ mod report;
 mod running;
 mod serve;
 mod service;
+mod signals;
 mod simple;
 mod supervisor;
 mod tasks;

@@ -1,12 +1,13 @@
 //! On the real broker: instances that take over from each other, and what keeps one from starting.
 
 use std::collections::HashSet;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::daemon::{Daemon, End, Output, output};
+use crate::daemon::{Daemon, End, Output, command, output};
 use crate::load::order_until_refused;
 
 /// Instances that are stopped while the next one is at work already.
@@ -74,6 +75,24 @@ fn a_topic_that_is_not_there_ends_it_with_69_and_its_name() {
         [("KAFKA_BROKER_HOSTS", &*address), ("ORDERS_PUBLISH", "memory://orders"), ("ORDERS_SUBSCRIBE", &*inbox)];
     let said = unavailable(&settings);
     assert!(said.contains(&format!("there is no topic `{topic}` at {address}")), "{said}");
+}
+
+#[test]
+fn a_signal_while_it_waits_for_its_broker_is_a_stop_like_any_other() {
+    if !has_driver() {
+        return skip(NO_DRIVER);
+    }
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let topic = format!("kafka://{}/orders?group=ship&grace=60s", silent.local_addr().unwrap());
+    for signal in ["TERM", "INT"] {
+        let child = command(&[("ORDERS_TOPIC", &topic)], &[]).spawn().unwrap();
+        let (_connection, _) = silent.accept().unwrap();
+        assert!(Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert!(said.contains("\"stopped\"") && said.contains(&format!("SIG{signal}")), "{said}");
+    }
 }
 
 /// What an instance says that cannot start. It tries for as long as it may, and not much longer.
