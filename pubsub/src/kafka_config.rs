@@ -138,12 +138,12 @@ impl Check for KafkaConfig {
         let has_password = sasl.password.as_ref().is_some_and(|password| !password.expose().is_empty());
         for (key, set) in [("kafka.sasl.username", has_name), ("kafka.sasl.password", has_password)] {
             if security.has_login() && !set {
-                let what = format!("is not set, and `kafka.security` is `{}`", security.as_str());
+                let what = format!("is not set, and `brokers.kafka.security` is `{}`", security.as_str());
                 report.conflict(&[key, "kafka.security"], what, "set it, or use `plaintext` or `ssl`");
             }
             if !security.has_login() && set {
-                let what = format!("would not be used: `kafka.security` is `{}`", security.as_str());
-                let hint = format!("set `kafka.security` to `{}`", security.with_login().as_str());
+                let what = format!("would not be used: `brokers.kafka.security` is `{}`", security.as_str());
+                let hint = format!("set `brokers.kafka.security` to `{}`", security.with_login().as_str());
                 report.conflict(&[key, "kafka.security"], what, hint);
             }
         }
@@ -153,8 +153,8 @@ impl Check for KafkaConfig {
             ("kafka.tls.key", tls.key.is_some()),
         ] {
             if set && !security.has_tls() {
-                let what = format!("would not be used: `kafka.security` is `{}`", security.as_str());
-                let hint = format!("set `kafka.security` to `{}`", if has_name { "sasl_ssl" } else { "ssl" });
+                let what = format!("would not be used: `brokers.kafka.security` is `{}`", security.as_str());
+                let hint = format!("set `brokers.kafka.security` to `{}`", if has_name { "sasl_ssl" } else { "ssl" });
                 report.conflict(&[key, "kafka.security"], what, hint);
             }
         }
@@ -188,10 +188,13 @@ mod tests {
         assert_eq!(faults(all), [""; 0]);
         let none = faults(serde_json::json!({"security": "sasl_ssl", "sasl": {"username": "bob"}}));
         assert_eq!(none.len(), 1);
-        assert!(none[0].starts_with("kafka.sasl.password: is not set, and `kafka.security` is `sasl_ssl`"), "{none:?}");
+        assert!(
+            none[0].starts_with("kafka.sasl.password: is not set, and `brokers.kafka.security` is `sasl_ssl`"),
+            "{none:?}"
+        );
         let unused = faults(serde_json::json!({"security": "ssl", "sasl": {"username": "bob", "password": "s3cret"}}));
         assert_eq!(unused.len(), 2);
-        assert!(unused.iter().all(|fault| fault.ends_with("set `kafka.security` to `sasl_ssl`")), "{unused:?}");
+        assert!(unused.iter().all(|fault| fault.ends_with("set `brokers.kafka.security` to `sasl_ssl`")), "{unused:?}");
         assert!(unused.iter().all(|fault| !fault.contains("s3cret")), "{unused:?}");
     }
 
@@ -201,7 +204,9 @@ mod tests {
         let unused = faults(serde_json::json!({"tls": {"ca": "ca.pem"}}));
         assert_eq!(
             unused,
-            ["kafka.tls.ca: would not be used: `kafka.security` is `plaintext`; set `kafka.security` to `ssl`"]
+            [
+                "kafka.tls.ca: would not be used: `brokers.kafka.security` is `plaintext`; set `brokers.kafka.security` to `ssl`"
+            ]
         );
         let alone = faults(serde_json::json!({"security": "ssl", "tls": {"cert": "me.pem"}}));
         assert!(

@@ -24,7 +24,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_RECONNECT_PAUSE: Duration = Duration::from_secs(2);
 
 /// What to look at when a connection comes about and nothing comes of it.
-const PORT: &str = "is this a Kafka port, and do it and `kafka.security` agree on TLS and passwords?";
+const PORT: &str = "is this a Kafka port, and do it and `brokers.kafka.security` agree on TLS and passwords?";
 
 /// The client's advice when an answer is too long, for a setting that is not ours to offer.
 const MORE: &str = ": increase receive.message.max.bytes";
@@ -97,9 +97,9 @@ fn error_of((code, reason): &(Code, String)) -> Error {
     };
     let what = match code {
         Code::AllBrokersDown => format!("{reason}; {PORT}"),
-        _ if distrusts(reason) => format!("{reason}; `ssl.ca.location` is called `kafka.tls.ca` here"),
+        _ if distrusts(reason) => format!("{reason}; `ssl.ca.location` is called `brokers.kafka.tls.ca` here"),
         _ if is_distrusted(reason) => {
-            format!("{reason}; the broker does not take our certificate: see `kafka.tls.cert`")
+            format!("{reason}; the broker does not take our certificate: see `brokers.kafka.tls.cert`")
         }
         _ if reason.contains("closed by peer") => format!("{reason}; {PORT}"),
         // The client takes the first bytes of whatever is said there for a length, and wants to be allowed more.

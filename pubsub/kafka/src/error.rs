@@ -22,7 +22,7 @@ pub(crate) fn from_kafka(operation: &'static str, cause: KafkaError) -> Error {
 
 /// Why the client could not be made: something that it was told makes no sense to it, a certificate for example.
 pub(crate) fn from_creation(cause: &KafkaError) -> Error {
-    let hint = "`ssl.ca.location`, `ssl.certificate.location` and `ssl.key.location` are `kafka.tls.ca`, `cert` and `key` here";
+    let hint = "`ssl.ca.location`, `ssl.certificate.location` and `ssl.key.location` are `brokers.kafka.tls.ca`, `cert` and `key` here";
     let what = cause.to_string();
     let hint = if what.contains("ssl.") { hint } else { "see `kafka` in the configuration of the brokers" };
     Error::config("open", mainspring_config::Error::one("kafka", "brokers", what, hint)).with_backend(SYSTEM)

@@ -41,8 +41,15 @@ impl Security {
         let login = match login.or_else(configured).filter(|_| protocol.has_login()) {
             Some((user, password)) => Some(Login { mechanism, user, password }),
             None if protocol.has_login() => {
-                let what = format!("there is no user and no password, and `kafka.security` is `{}`", protocol.as_str());
-                return Err(fault("kafka.sasl", what, "set `kafka.sasl.username` and `kafka.sasl.password`"));
+                let what = format!(
+                    "there is no user and no password, and `brokers.kafka.security` is `{}`",
+                    protocol.as_str()
+                );
+                return Err(fault(
+                    "kafka.sasl",
+                    what,
+                    "set `brokers.kafka.sasl.username` and `brokers.kafka.sasl.password`",
+                ));
             }
             None => None,
         };
@@ -162,6 +169,6 @@ mod tests {
     fn a_login_is_asked_for_where_one_is_needed() {
         let mut config = config(KafkaSecurity::SaslPlaintext, KafkaMechanism::Plain);
         config.sasl.password = None;
-        assert!(said(&config).contains("`kafka.sasl.password`"));
+        assert!(said(&config).contains("`brokers.kafka.sasl.password`"));
     }
 }

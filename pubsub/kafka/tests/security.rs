@@ -73,7 +73,10 @@ async fn a_broker_whose_certificate_nobody_vouches_for_is_named() {
         for error in errors(&kafka, "orders", "1m").await {
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
             let said = error.to_string();
-            assert!(said.contains("certificate could not be verified") && said.contains("`kafka.tls.ca`"), "{said}");
+            assert!(
+                said.contains("certificate could not be verified") && said.contains("`brokers.kafka.tls.ca`"),
+                "{said}"
+            );
         }
     }
 }
@@ -85,7 +88,7 @@ async fn a_clients_certificate_lets_it_in_and_none_does_not() {
     let mut tls = KafkaTlsConfig { ca: Some(file("ca.pem")), ..KafkaTlsConfig::default() };
     for error in errors(&secure.certified(tls.clone()), &topic, "1m").await {
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-        assert!(error.to_string().contains("does not take our certificate: see `kafka.tls.cert`"), "{error}");
+        assert!(error.to_string().contains("does not take our certificate: see `brokers.kafka.tls.cert`"), "{error}");
     }
     (tls.cert, tls.key) = (Some(file("client.pem")), Some(file("client.key")));
     works(&secure.certified(tls), &topic).await;
@@ -98,7 +101,7 @@ async fn a_file_that_is_no_certificate_is_a_fault_of_the_configuration() {
     for error in errors(&kafka, "orders", "1m").await {
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
         let cause = std::error::Error::source(&error).unwrap().to_string();
-        assert!(cause.contains("ssl.ca.location") && cause.contains("`kafka.tls.ca`"), "{cause}");
+        assert!(cause.contains("ssl.ca.location") && cause.contains("`brokers.kafka.tls.ca`"), "{cause}");
     }
 }
 

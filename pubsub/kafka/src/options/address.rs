@@ -34,10 +34,10 @@ impl Address {
         let brokers = match servers {
             Some(servers) => brokers_of(url, servers.split(','), "the URL")?,
             None if config.brokers.is_empty() => {
-                let hint = "set `kafka.brokers` (KAFKA_BROKER_HOSTS), or write `kafka://host:9092/topic`";
+                let hint = "set `brokers.kafka.brokers` (KAFKA_BROKER_HOSTS), or write `kafka://host:9092/topic`";
                 return Err(url.fault("no Kafka broker is named", hint));
             }
-            None => brokers_of(url, config.brokers.iter().map(String::as_str), "`kafka.brokers`")?,
+            None => brokers_of(url, config.brokers.iter().map(String::as_str), "`brokers.kafka.brokers`")?,
         };
         Ok(Self { topic: topic.to_owned(), brokers, login })
     }
@@ -48,7 +48,7 @@ pub(crate) fn check_topic(url: &Url, topic: &str) -> Result<(), Error> {
     if topic.is_empty() {
         return Err(url.fault(
             "the topic is missing",
-            "write it as `kafka://topic` or `kafka://host:9092/topic`, or set `kafka.topic` (KAFKA_TOPIC)",
+            "write it as `kafka://topic` or `kafka://host:9092/topic`, or set `brokers.kafka.topic` (KAFKA_TOPIC)",
         ));
     }
     if topic.len() > MAX_TOPIC || topic == "." || topic == ".." {
@@ -76,7 +76,7 @@ fn brokers_of<'a>(url: &Url, brokers: impl Iterator<Item = &'a str>, place: &str
             Some((host, port)) if !host.ends_with(':') => (host, port.parse().ok()),
             _ => (broker, Some(PORT)),
         };
-        let Some(port) = port.filter(|port| *port > 0 && !host.is_empty()) else {
+        let Some(port) = port.filter(|port| *port > 0 && !host.is_empty() && !host.contains('/')) else {
             let what = format!("`{broker}` in {place} is no broker");
             return Err(url.fault(what, "brokers are written as `host:9092`, with commas between them"));
         };

@@ -51,9 +51,10 @@ fn faults_say_what_is_wrong() {
         ("kafka://orders?rebalance_timeout=1m&drain=58s", "up to 5 s more"),
         ("kafka://host:0/orders", "`host:0` in the URL is no broker"),
         ("kafka://host:x/orders", "`host:x` in the URL is no broker"),
+        ("kafka://http://host:9092/orders", "`http://host:9092` in the URL is no broker"),
         ("kafka://bob@host/orders", "a user and a password"),
         ("kafka://host/", "the topic is missing"),
-        ("kafka://?group=g", "set `kafka.topic` (KAFKA_TOPIC)"),
+        ("kafka://?group=g", "set `brokers.kafka.topic` (KAFKA_TOPIC)"),
         ("kafka://or:ders", "cannot have `:`"),
         ("kafka://..", "`..` cannot be a topic"),
     ] {
