@@ -65,8 +65,9 @@ impl Publisher {
     /// Publishes a message: `Ok` when the broker has it.
     ///
     /// A message over a limit of the broker is refused before anything is sent. Otherwise this waits for room in the
-    /// window, then for the broker, for the window's `timeout` in all (12 s by default). Dropping the future gives the
-    /// room back at once; whether the message was sent is then unknown.
+    /// window, then for the broker, for the window's `timeout` in all (12 s by default; Kafka's client, which looks once
+    /// a second, may answer a second later). Dropping the future gives the room back at once; whether the message was sent is
+    /// then unknown.
     pub fn publish(&self, message: Message) -> impl Future<Output = Result<Receipt, Error>> + Send {
         Publish::new(&self.shared, message)
     }

@@ -3,6 +3,7 @@
 mod common;
 
 use std::error::Error as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Kafka, close, next, publish, text, unique};
@@ -13,6 +14,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -188,5 +190,55 @@ async fn the_debug_page_tells_how_far_each_partition_is() {
     let late = timeout(common::PATIENCE, shown).await;
     assert!(late.is_ok(), "{}", page.render(PageRequest::new("GET", "", "")).await.body);
     trigger.request(Instant::now());
+    tasks.join_next().await.unwrap().unwrap().unwrap();
+}
+
+/// Somebody who is called at night sees why nothing more comes, and for the sake of which message.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_that_waits_for_one_message_is_shown_until_that_is_done() {
+    let Some(kafka) = Kafka::up() else { return };
+    let topic = kafka.topic(1).await;
+    let messages = (0..12_000).map(|number| Message::new(number.to_string())).collect();
+    for published in kafka.publisher(&topic).await.publish_all(messages).await {
+        published.unwrap();
+    }
+    let inbox = kafka.subscriber(&format!("kafka://{topic}?group={}", unique("waits"))).await;
+    let (trigger, cx) = Context::test("waits");
+    let gate = Arc::new(Semaphore::new(0));
+    let open = Arc::clone(&gate);
+    let handler = move |Text(text): Text| {
+        let gate = Arc::clone(&gate);
+        async move {
+            if text == "0" {
+                gate.acquire().await?.forget();
+            }
+            Ok::<_, Failure>(())
+        }
+    };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(Router::new().route("waits", inbox, handler).run(cx.clone()));
+    let waiting = || {
+        let text = metrics::text(&[metrics::registry()]);
+        let mut lines = text.lines().filter(|line| line.starts_with("pubsub_partitions_waiting{"));
+        lines.find(|line| line.contains(&topic)).map(|line| line.rsplit_once(' ').unwrap().1.to_owned())
+    };
+    until(|| waiting().as_deref() == Some("1")).await;
+    let [page] = cx.board().pages().try_into().expect("one page");
+    let shown = async {
+        // Those behind it may still be in work.
+        while !page
+            .render(PageRequest::new("GET", "", ""))
+            .await
+            .body
+            .contains("open 0; waits: nothing more is received until 0 is done\n")
+        {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let late = timeout(common::PATIENCE, shown).await;
+    assert!(late.is_ok(), "{}", page.render(PageRequest::new("GET", "", "")).await.body);
+    open.add_permits(1);
+    until(|| waiting().as_deref() == Some("0")).await;
+    trigger.request(Instant::now() + common::PATIENCE);
     tasks.join_next().await.unwrap().unwrap().unwrap();
 }

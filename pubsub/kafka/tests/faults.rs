@@ -13,6 +13,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// So much that the client's own look at the clock will do.
+const COARSE: Duration = Duration::from_secs(5);
 
 fn config() -> BrokersConfig {
     let mut config = BrokersConfig::default();
@@ -32,6 +34,10 @@ async fn a_frozen_broker_holds_nobody_beyond_the_deadline() {
     opened.kafka.brokers = vec![broker.address.clone()];
     let opener = mainspring_kafka::opener(&opened);
     let bare: Arc<dyn Publisher> = opener.publisher(&Url::parse("kafka://orders").unwrap()).await.unwrap().into();
+    let mut coarse = config();
+    coarse.publish.timeout = COARSE.into();
+    let patient = Kafka::with(&broker.address, &coarse).publisher("orders").await;
+    patient.publish(Message::new("warm")).await.unwrap();
 
     broker.freeze();
     let since = Instant::now();
@@ -39,6 +45,13 @@ async fn a_frozen_broker_holds_nobody_beyond_the_deadline() {
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(error.to_string().contains("may or may not"), "{error}");
     assert!((TIMEOUT..TIMEOUT * 2).contains(&since.elapsed()), "{:?}", since.elapsed());
+
+    // Where the client looks at the clock, and not we.
+    let since = Instant::now();
+    let error = patient.publish(Message::new("frozen, too")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.to_string().contains("may or may not"), "{error}");
+    assert!((COARSE..COARSE + TIMEOUT * 2).contains(&since.elapsed()), "{:?}", since.elapsed());
 
     // What is given up at the flush's deadline is said to be unknown, not to have failed.
     let mut publishing = JoinSet::new();
