@@ -5,10 +5,12 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::history::History;
 use common::private::Private;
-use common::{Kafka, PATIENCE, close, next, publish, text};
+use common::{Kafka, PATIENCE, close, next, publish, publish_from, text};
 use mainspring_pubsub::driver::{Opener, Publisher, Url};
 use mainspring_pubsub::{BrokersConfig, ErrorKind, Message};
+use mainspring_testing::Running;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -154,4 +156,54 @@ async fn older_brokers_get_classic_groups_and_passwords_are_checked() {
     let error = timeout(PATIENCE, subscriber.next()).await.unwrap().unwrap_err();
     assert!(!error.is_retryable(), "{error}");
     println!("{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_that_is_refused_for_a_while_is_named_and_everything_goes_on_when_it_is_right_again() {
+    let Some(mut broker) = Private::start("") else { return };
+    let kafka = Kafka::with(&broker.address, &config());
+    kafka.brokers.create_topic("kafka://orders").await.unwrap();
+    let url = format!("kafka://bob:s3cret@{}/orders", broker.guarded);
+    let publisher = kafka.brokers.publisher(&url).await.unwrap();
+    let history = History::default();
+    let mut running = Running::start(history.router("orders", kafka.subscriber(&format!("{url}?group=g")).await));
+    publish(&publisher, 50, 10).await;
+    history.wait_for(50).await;
+
+    // Somebody else has changed it; others get on.
+    broker.kill();
+    broker.change_password("s3cret", "changed");
+    broker.restart();
+    let why = until(&running, |unready| unready.contains("uthentication failed")).await;
+    assert!(!why.contains("s3cret"), "{why}");
+    publish_from(&kafka.publisher("orders").await, 50, 50, 10).await;
+    let error = publisher.publish(Message::new("refused")).await.unwrap_err();
+    assert!(error.is_retryable() || error.kind() == ErrorKind::PermissionDenied, "{error:?}");
+    assert!(!format!("{error:?}").contains("s3cret"), "{error:?}");
+    assert!(running.ended(Duration::ZERO).await.is_none(), "a route that may go on has ended");
+    assert_eq!(history.distinct(), 50, "handled without a password");
+
+    // Now it is what it was.
+    broker.kill();
+    broker.change_password("changed", "s3cret");
+    broker.restart();
+    until(&running, str::is_empty).await;
+    history.wait_for(100).await;
+    publish_from(&publisher, 100, 50, 10).await;
+    history.wait_for(150).await;
+    running.stop().await;
+}
+
+/// Waits until what readiness is held back by is as it should be, and answers it.
+async fn until(running: &Running, is_right: impl Fn(&str) -> bool) -> String {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let unready = running.context().board().unready();
+        let unready = if unready.is_empty() { String::new() } else { format!("{unready:?}") };
+        if is_right(&unready) {
+            return unready;
+        }
+        assert!(Instant::now() < end, "{unready:?}");
+        sleep(Duration::from_millis(50)).await;
+    }
 }

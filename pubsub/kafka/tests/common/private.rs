@@ -105,6 +105,15 @@ impl Private {
         self.wait();
     }
 
+    /// Has the password of `bob` be another from its next start on.
+    pub fn change_password(&self, from: &str, to: &str) {
+        let path = self.folder.join("settings");
+        let settings = fs::read_to_string(&path).unwrap();
+        let changed = settings.replace(&format!("user_bob=\"{from}\""), &format!("user_bob=\"{to}\""));
+        assert_ne!(settings, changed, "the password was not `{from}`");
+        fs::write(path, changed).unwrap();
+    }
+
     /// Starts again and does not wait: one of three does not answer before another is there.
     pub fn begin(&mut self) {
         self.process = run(&self.folder);
