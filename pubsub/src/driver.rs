@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 pub use crate::confirmation::{Confirmation, Confirmer};
 pub use crate::delivery::{Delivery, Position};
@@ -94,10 +94,23 @@ pub trait Publisher: Debug + Send + Sync + 'static {
 
     /// Publishes several messages, in order, and answers for each: one result per message, in the same order. One that
     /// fails does not fail its neighbours. There are never more than [`Limits::batch`] of them.
+    ///
+    /// # Contract
+    /// Unlike [`publish`](Self::publish) it watches the clock: at `deadline` it answers for those that are confirmed, and
+    /// [`Timeout`](crate::ErrorKind::Timeout) for the others.
     async fn publish_all(&self, batch: Vec<Message>, deadline: Instant) -> Vec<Result<Receipt, Error>> {
         let mut results = Vec::with_capacity(batch.len());
         for message in batch {
-            results.push(self.publish(message, deadline).await);
+            let result = match Instant::now() < deadline {
+                true => timeout_at(deadline, self.publish(message, deadline)).await.unwrap_or_else(|_| {
+                    Err(late(
+                        self.endpoint().system,
+                        "no confirmation in time; the message may or may not have been published",
+                    ))
+                }),
+                false => Err(late(self.endpoint().system, "nothing was sent: the time was over")),
+            };
+            results.push(result);
         }
         results
     }
@@ -353,6 +366,10 @@ impl Outgoing {
     pub fn new(destination: Endpoint, message: Message) -> Self {
         Self { destination, message }
     }
+}
+
+fn late(backend: &'static str, what: &'static str) -> Error {
+    Error::new(ErrorKind::Timeout, "publish", what).with_backend(backend)
 }
 
 fn no_transactions(backend: &'static str) -> Error {

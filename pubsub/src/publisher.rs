@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mainspring_observe::correlation;
 use tokio::time::{Instant, timeout_at};
@@ -15,6 +16,8 @@ use crate::publish::Publish;
 use crate::window::Window;
 use crate::{Error, ErrorKind};
 
+/// How much later than its deadline a driver's answer for a batch may come.
+const LATE: Duration = Duration::from_secs(1);
 const TRACEPARENT: &str = "traceparent";
 
 /// Sends messages to one topic or queue. Cheap to clone; clones share one window.
@@ -74,6 +77,9 @@ impl Publisher {
 
     /// Publishes messages in order, and answers for each: one result per message, in the same order. One that fails
     /// does not fail its neighbours.
+    ///
+    /// What does not fit the window or the broker's batch goes part after part, and each part has the window's `timeout`.
+    /// When a part had no answer at all in that time, nothing of those after it is sent.
     pub async fn publish_all(&self, messages: Vec<Message>) -> Vec<Result<Receipt, Error>> {
         let results = self.shared.publish_all(messages).await;
         for result in &results {
@@ -123,7 +129,7 @@ impl Shared {
 
     async fn publish_all(&self, messages: Vec<Message>) -> Vec<Result<Receipt, Error>> {
         let mut results: Vec<Option<Result<Receipt, Error>>> = Vec::with_capacity(messages.len());
-        let mut chunk = Chunk::default();
+        let (mut chunk, mut answers) = (Chunk::default(), true);
         for (at, mut message) in messages.into_iter().enumerate() {
             results.push(None);
             if let Err(error) = self.prepare(&mut message) {
@@ -132,30 +138,42 @@ impl Shared {
             }
             let full = chunk.messages.len() >= self.batch() || chunk.bytes + message.size() > self.window.max_bytes();
             if full && !chunk.messages.is_empty() {
-                self.send(std::mem::take(&mut chunk), &mut results).await;
+                let chunk = std::mem::take(&mut chunk);
+                answers = answers && self.send(chunk, &mut results).await;
             }
             chunk.bytes += message.size();
             chunk.places.push(at);
             chunk.messages.push(message);
         }
-        if !chunk.messages.is_empty() {
+        if answers && !chunk.messages.is_empty() {
             self.send(chunk, &mut results).await;
         }
-        results.into_iter().map(|result| result.unwrap_or_else(|| Err(self.unconfirmed()))).collect()
+        results.into_iter().map(|result| result.unwrap_or_else(|| Err(self.unsent()))).collect()
     }
 
-    async fn send(&self, chunk: Chunk, results: &mut [Option<Result<Receipt, Error>>]) {
+    /// Sends one part; whether the broker answered for any of it.
+    async fn send(&self, chunk: Chunk, results: &mut [Option<Result<Receipt, Error>>]) -> bool {
         let deadline = self.window.deadline();
         let answers = match timeout_at(deadline, self.window.enter(chunk.messages.len(), chunk.bytes)).await {
-            Err(_) => chunk.places.iter().map(|_| Err(self.window_full())).collect(),
+            Err(_) => Vec::from_iter(chunk.places.iter().map(|_| Err(self.window_full()))),
             Ok(_permit) => {
                 let answers = self.driver.publish_all(chunk.messages, deadline);
-                timeout_at(deadline, answers).await.unwrap_or_default()
+                timeout_at(deadline + LATE, answers).await.unwrap_or_default()
             }
         };
-        for (place, answer) in chunk.places.into_iter().zip(answers) {
+        let mut answers = answers.into_iter();
+        let mut answered = false;
+        for place in chunk.places {
+            let answer = answers.next().unwrap_or_else(|| Err(self.unconfirmed()));
+            answered |= !matches!(&answer, Err(error) if error.kind() == ErrorKind::Timeout);
             results[place] = Some(answer);
         }
+        answered
+    }
+
+    fn unsent(&self) -> Error {
+        let what = "nothing was sent: there was no answer in time for those before it";
+        Error::new(ErrorKind::Timeout, "publish", what).with_backend(self.system)
     }
 
     pub(crate) fn window_full(&self) -> Error {

@@ -120,6 +120,39 @@ async fn a_publish_that_gets_no_answer_says_what_is_known() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_batch_that_is_answered_in_part_keeps_the_answers() {
+    let slow = Slow::default();
+    let mut config = BrokersConfig::default();
+    config.publish.timeout = Length::from_secs(2);
+    let brokers = Brokers::new(&config).unwrap().register("slow", slow.clone());
+    let publisher = brokers.publisher("slow://x").await.unwrap();
+    let started = Instant::now();
+    let messages = (0..4).map(|n| Message::new(n.to_string())).collect();
+    let (results, ()) = tokio::join!(publisher.publish_all(messages), slow.answer(2));
+    assert_eq!(started.elapsed().as_secs(), 2);
+    let said: Vec<_> = results.iter().map(|result| result.as_ref().map(drop).map_err(ToString::to_string)).collect();
+    assert!(said[0].is_ok() && said[1].is_ok(), "{said:?}");
+    assert!(said[2].as_ref().is_err_and(|said| said.contains("may or may not have been published")), "{said:?}");
+    assert!(said[3].as_ref().is_err_and(|said| said.contains("nothing was sent")), "{said:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_is_gone_is_waited_for_once_and_not_for_each_part_of_a_batch() {
+    let slow = Slow::default();
+    let mut config = BrokersConfig::default();
+    config.publish.max_messages = 2;
+    config.publish.timeout = Length::from_secs(2);
+    let brokers = Brokers::new(&config).unwrap().register("slow", slow.clone());
+    let publisher = brokers.publisher("slow://x").await.unwrap();
+    let started = Instant::now();
+    let results = publisher.publish_all((0..20).map(|n| Message::new(n.to_string())).collect()).await;
+    assert_eq!(started.elapsed().as_secs(), 2);
+    let unsent = |error: &mainspring_pubsub::Error| error.to_string().contains("nothing was sent");
+    assert_eq!(results.iter().filter(|result| result.as_ref().is_err_and(unsent)).count(), 19);
+    assert_eq!(results.iter().filter(|result| result.is_err()).count(), 20);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_flush_waits_for_what_is_on_its_way_and_no_longer_than_its_deadline() {
     let slow = Slow::default();
     let brokers = Brokers::new(&BrokersConfig::default()).unwrap().register("slow", slow.clone());
