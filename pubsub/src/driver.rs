@@ -164,6 +164,17 @@ pub trait Subscriber: Debug + Send + 'static {
         Err(no_transactions(self.endpoint().system))
     }
 
+    /// Why it receives nothing yet although nothing has failed: a consumer that has not joined its group, say. `None`, the
+    /// default, when it receives. A router is not ready before that, and shows the answer.
+    ///
+    /// # Contract
+    /// It blocks no longer than a lock. It is asked after a [`poll_next`](Self::poll_next) that was pending, whose task is
+    /// woken when the answer changes. It never stays for ever where nothing is wrong: who has to share with others and
+    /// gets nothing does receive.
+    fn unready(&self) -> Option<String> {
+        None
+    }
+
     /// How far it is, for the debug page, and for a router that has to work off a [volatile](Capabilities::volatile) queue;
     /// `None`, the default, where there is nothing to say. It is asked for once, and looked at from other threads, also
     /// when the subscriber is closed.

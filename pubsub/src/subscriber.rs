@@ -100,6 +100,12 @@ impl Subscriber {
         }
     }
 
+    /// Why it receives nothing yet although nothing has failed, where the broker says: what a subscriber [around](Self::wrap)
+    /// it passes on.
+    pub fn unready(&self) -> Option<String> {
+        self.driver.unready()
+    }
+
     /// How far it is in what it reads, where the broker says: what a subscriber [around](Self::wrap) it passes on.
     pub fn progress(&self) -> Option<Arc<dyn driver::Progress>> {
         self.driver.progress()

@@ -5,7 +5,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use mainspring_daemon::{BoxFuture, Chain};
+use mainspring_daemon::{BoxFuture, Chain, Latch};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::warn;
 
@@ -13,7 +13,7 @@ use super::job::Job;
 use super::route::Route;
 use super::route_state::RouteState;
 use super::shared::Shared;
-use crate::{Backoff, Error};
+use crate::{Backoff, Error, Subscriber};
 
 /// Messages that are pulled before others have a turn.
 const TURN: usize = 64;
@@ -96,8 +96,10 @@ impl Route {
                 };
                 let came = arrived.len();
                 if !healthy && (came > 0 || !matches!(received, Some(Poll::Ready(_)))) {
-                    self.latch.ready();
-                    healthy = true;
+                    healthy = came > 0 || receives(&self.subscriber, self.shared.route, &self.latch);
+                    if healthy {
+                        self.latch.ready();
+                    }
                 }
                 if came > 0 {
                     errors = 0;
@@ -138,6 +140,17 @@ impl Route {
                 }
             }
         }
+    }
+}
+
+/// Whether a subscriber that has nothing just now would receive what came; if not, `latch` says why.
+fn receives(subscriber: &Subscriber, route: &str, latch: &Latch) -> bool {
+    match subscriber.unready() {
+        Some(why) => {
+            latch.not_ready(format!("route `{route}` does not receive yet: {why}"));
+            false
+        }
+        None => true,
     }
 }
 

@@ -292,6 +292,10 @@ impl driver::Subscriber for ObservedSubscriber {
         self.inner.begin_transactions(deadline).await
     }
 
+    fn unready(&self) -> Option<String> {
+        self.inner.unready()
+    }
+
     fn progress(&self) -> Option<Arc<dyn Progress>> {
         self.inner.progress()
     }

@@ -69,6 +69,11 @@ impl ConsumerCx {
         }
     }
 
+    /// Whether brokers answer, as far as is known.
+    pub(super) fn has_broker(&self) -> bool {
+        self.without_broker.load(Relaxed) == 0
+    }
+
     pub(super) fn events(&self) -> u64 {
         self.events.load(Relaxed)
     }

@@ -128,6 +128,30 @@ impl Feed {
         }
     }
 
+    /// Says that nothing comes though brokers answer, and why, or that nothing is wrong.
+    pub(super) fn set_fault(&self, fault: Option<(ErrorKind, String)>) {
+        let mut state = self.lock();
+        state.fault = fault;
+        if state.fault.is_some()
+            && let Some(waker) = state.waker.take()
+        {
+            waker.wake();
+        }
+    }
+
+    /// The group has let us in.
+    pub(super) fn set_joined(&self) {
+        let mut state = self.lock();
+        state.joined = true;
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn has_joined(&self) -> bool {
+        self.lock().joined
+    }
+
     /// Nothing more will come.
     pub(super) fn end(&self, failure: Option<Error>) {
         let (mut run, mut state) = self.lock_all();

@@ -55,6 +55,7 @@ impl Worker<'_> {
             match consumer.poll(Duration::ZERO) {
                 Some(Ok(record)) => {
                     let partition = record.partition();
+                    self.health.clear();
                     self.feed.push(partition, std::iter::once(fetched(&record, &mut self.bodies)));
                     if !self.astray.contains(&partition) {
                         self.astray.push(partition);
@@ -71,10 +72,14 @@ impl Worker<'_> {
     /// Gives partitions that have come a queue of their own, and drops the queues of those that have gone; true when
     /// there were any.
     fn split(&mut self) -> bool {
-        if !self.consumer.context().moved.swap(false, Relaxed) && self.astray.is_empty() {
+        let moved = self.consumer.context().moved.swap(false, Relaxed);
+        if !moved && self.astray.is_empty() {
             return false;
         }
         let generations = self.feed.generations();
+        if moved && !generations.is_empty() {
+            self.health.clear();
+        }
         let astray = std::mem::take(&mut self.astray);
         let stays = |partition: &i32, queue: &mut Queue| {
             generations.get(partition) == Some(&queue.generation) && !astray.contains(partition)
@@ -106,12 +111,17 @@ impl Worker<'_> {
                         size += fetched.size;
                         self.turn.push(fetched);
                     }
-                    Some(Err(error)) => warn!(topic = self.options.topic, partition, %error, "cannot fetch"),
+                    Some(Err(error)) => {
+                        warn!(topic = self.options.topic, partition, %error, "cannot fetch");
+                        let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
+                        self.health.note(kind(code), format!("partition {partition}: {error}"));
+                    }
                     None => break,
                 }
             }
             if !self.turn.is_empty() {
                 any = true;
+                self.health.clear();
                 self.feed.push(*partition, self.turn.drain(..));
             }
         }
@@ -119,7 +129,7 @@ impl Worker<'_> {
     }
 
     /// Decides what an error means. Most pass, and the client tries on by itself.
-    fn heed(&self, cause: &KafkaError) -> Result<(), Ended> {
+    fn heed(&mut self, cause: &KafkaError) -> Result<(), Ended> {
         let code = cause.rdkafka_error_code().unwrap_or(Code::Unknown);
         if matches!(cause, KafkaError::MessageConsumptionFatal(_)) || code == Code::Fatal {
             let (code, text) = self.consumer.client().fatal_error().unwrap_or((code, cause.to_string()));
@@ -143,6 +153,7 @@ impl Worker<'_> {
             }
             _ => {
                 warn!(topic = self.options.topic, error = %cause, "cannot fetch; trying on");
+                self.health.note(kind(code), cause.to_string());
                 Ok(())
             }
         }

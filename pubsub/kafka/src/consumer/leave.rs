@@ -3,16 +3,14 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
-use tracing::{debug, warn};
+use tracing::warn;
 
+use super::join::ANSWERS;
 use super::worker::Worker;
 
 /// How long leaving the group may take when nobody has set a deadline.
 pub(super) const LEAVE: Duration = Duration::from_secs(5);
-/// How long to wait for one answer of a coordinator that may not be known yet.
-const JOIN_STEP: Duration = Duration::from_millis(250);
 /// The pause between two looks at whether the client is done with something.
 const STEP: Duration = Duration::from_millis(10);
 
@@ -46,16 +44,9 @@ impl Worker<'_> {
     /// and closes without a word: the broker would wait for it, and keep partitions for it, until its session ends.
     fn be_member(&self, deadline: Instant) {
         let end = deadline.min(Instant::now() + LEAVE);
-        // A coordinator answers in the order it was asked. With the first answer it is known, and so the request to join
-        // has been sent; the second answer comes after that to the request.
         let mut answers = 0;
-        while answers < 2 && !self.consumer.context().joined.load(Relaxed) && Instant::now() < end {
-            let mut list = TopicPartitionList::new();
-            list.add_partition(&self.options.topic, 0);
-            match self.consumer.committed_offsets(list, JOIN_STEP) {
-                Ok(_) => answers += 1,
-                Err(error) => debug!(topic = self.options.topic, %error, "not a member yet"),
-            }
+        while answers < ANSWERS && !self.consumer.context().joined.load(Relaxed) && Instant::now() < end {
+            answers += u32::from(self.coordinator_answers());
             drop(self.consumer.poll(Duration::ZERO));
         }
     }

@@ -61,7 +61,7 @@ impl Feed {
             if state.closed {
                 return Err(Nothing::Closed);
             }
-            if let Some((kind, what)) = &state.down {
+            if let Some((kind, what)) = state.down.as_ref().or(state.fault.as_ref()) {
                 return Err(Nothing::Failed(error(*kind, "receive", what.clone()).with_retryable(true)));
             }
             match &mut state.waker {

@@ -10,7 +10,8 @@
 //! | `waiting.rs` | what is said of a partition that waits for one message |
 //! | `commits.rs` | when an offset is committed |
 //! | `rebalance.rs`, `left.rs` | what happens when partitions come and go |
-//! | `leave.rs` | how a consumer leaves its group |
+//! | `join.rs`, `leave.rs` | when a consumer is a member of its group, and how it leaves |
+//! | `health.rs` | what is wrong when nothing comes though brokers answer |
 //! | `exactly_once.rs`, `batch.rs`, `transactions.rs`, `anew.rs` | commits together with what handlers publish |
 //! | `context.rs` | what the client says besides |
 
@@ -21,6 +22,8 @@ mod context;
 mod exactly_once;
 mod feed;
 mod fetch;
+mod health;
+mod join;
 mod lease;
 mod leave;
 mod left;
@@ -182,6 +185,11 @@ impl driver::Subscriber for KafkaSubscriber {
             return late();
         }
         Ok(())
+    }
+
+    fn unready(&self) -> Option<String> {
+        let group = self.endpoint.group.as_deref().unwrap_or_default();
+        (!self.feed.has_joined()).then(|| format!("not yet a member of the group `{group}`"))
     }
 
     fn progress(&self) -> Option<Arc<dyn driver::Progress>> {

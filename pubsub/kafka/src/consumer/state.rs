@@ -28,7 +28,11 @@ pub(super) struct State {
     pub(super) waker: Option<Waker>,
     /// The thread has something to fetch and no room for it.
     pub(super) hungry: bool,
+    /// The group has let us in.
+    pub(super) joined: bool,
     pub(super) down: Option<(ErrorKind, String)>,
+    /// What keeps messages from coming though brokers answer.
+    pub(super) fault: Option<(ErrorKind, String)>,
     pub(super) failure: Option<Error>,
     pub(super) stop: Option<Clock>,
     pub(super) closed: bool,

@@ -18,6 +18,8 @@ use super::context::ConsumerCx;
 use super::exactly_once::TRANSACT_EVERY;
 use super::feed::Feed;
 use super::fetch::{self, Queue};
+use super::health::Health;
+use super::join::Joining;
 use super::leave::LEAVE;
 use super::state::Fetched;
 use super::transactions::Fault;
@@ -46,6 +48,9 @@ pub(super) struct Worker<'a> {
     pub(super) bodies: Bodies,
     pub(super) next_commit: Instant,
     waiting: Waiting,
+    /// Until the group has let us in.
+    pub(super) joining: Option<Joining>,
+    pub(super) health: Health,
 }
 
 /// Why a consumer's work ended.
@@ -171,6 +176,8 @@ impl<'a> Worker<'a> {
             bodies: Bodies::default(),
             next_commit,
             waiting,
+            joining: Some(Joining::new()),
+            health: Health::new(),
         })
     }
 
@@ -183,6 +190,8 @@ impl<'a> Worker<'a> {
             if let Err(ended) = self.poll() {
                 return ended;
             }
+            self.join();
+            self.look_after();
             // A group that begins with what is new has a position only once it has its partitions; who has to
             // wait for the others of its group will not be kept waiting for that.
             let begun = self.options.reset == Reset::Earliest || self.consumer.context().joined.load(Relaxed);

@@ -55,12 +55,17 @@ impl Kafka {
     /// run beside each other would be members of the same.
     pub async fn topic(&self, partitions: i32) -> String {
         let topic = unique("topic");
+        self.make(&topic, partitions).await;
+        topic
+    }
+
+    /// Makes a topic.
+    pub async fn make(&self, topic: &str, partitions: i32) {
         let admin: AdminClient<DefaultClientContext> =
             ClientConfig::new().set("bootstrap.servers", &self.address).create().unwrap();
-        let new = NewTopic::new(&topic, partitions, TopicReplication::Fixed(1));
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
         let made = admin.create_topics([&new], &AdminOptions::new()).await.unwrap();
         assert!(made.iter().all(Result::is_ok), "{made:?}");
-        topic
     }
 
     pub async fn publisher(&self, topic: &str) -> Publisher {
