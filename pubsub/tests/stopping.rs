@@ -231,6 +231,25 @@ async fn a_route_that_fails_for_good_finishes_what_it_has_begun() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_subscriber_that_does_not_close_as_it_should_is_named_at_the_stop() {
+    let (_brokers, publisher, inbox) = orders().await;
+    let seen = log();
+    let inbox = Scripted::new(inbox, []).failing_to_close(ErrorKind::Lost);
+    let router =
+        Router::new().route("ship", inbox.into(), gated).with_state((Arc::clone(&seen), Arc::new(Semaphore::new(1))));
+    let mut router = start(router);
+    publisher.publish(Message::new("acked")).await.unwrap();
+    seen.wait(1).await;
+    router.request_stop(Duration::from_secs(5));
+    router.ended().await.unwrap();
+    let mut failed = Vec::new();
+    for flush in router.cx.board().take_flushes() {
+        failed.extend(flush.run().await.err().map(|error| error.to_string()));
+    }
+    assert_eq!(failed, ["route `ship`: scripted: close: on purpose"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_closed_subscriber_ends_the_router_after_its_last_message() {
     let (_brokers, publisher, mut inbox) = orders().await;
     publisher.publish(Message::new("a")).await.unwrap();

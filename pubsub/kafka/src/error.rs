@@ -14,10 +14,10 @@ pub(crate) fn error(
     Error::new(kind, operation, what).with_backend(SYSTEM)
 }
 
-/// What the client said, as an error of `operation`.
+/// What the client said, as an error of `operation`: its cause.
 pub(crate) fn from_kafka(operation: &'static str, cause: KafkaError) -> Error {
     let kind = cause.rdkafka_error_code().map_or(ErrorKind::Other, kind);
-    error(kind, operation, cause.to_string())
+    error(kind, operation, cause.to_string()).with_source(cause)
 }
 
 /// Why the client could not be made: something that it was told makes no sense to it, a certificate for example.
@@ -35,6 +35,12 @@ pub(crate) fn lost() -> Error {
         "commit",
         "the partition was lost before the transaction; the message is handled again elsewhere",
     )
+}
+
+/// What was settled last was not committed when its consumer left, and why.
+pub(crate) fn uncommitted(cause: Error) -> Error {
+    let what = "what was acked last was not committed, and may be handled again";
+    error(cause.kind(), "close", what).with_source(cause)
 }
 
 /// What sort of error a code stands for.
@@ -83,7 +89,9 @@ pub(crate) fn kind(code: Code) -> ErrorKind {
 
 /// What the broker, or the client on its behalf, made of a message that was handed over.
 pub(crate) fn from_delivery(code: Code, topic: &str) -> Error {
-    let failed = |kind, what: String| error(kind, "publish", what);
+    let cause = KafkaError::MessageProduction(code);
+    let said = cause.to_string();
+    let failed = |kind, what: String| error(kind, "publish", what).with_source(cause);
     match code {
         Code::PurgeQueue => {
             failed(ErrorKind::Unavailable, "given up before it was sent; it is not published".to_owned())
@@ -94,7 +102,7 @@ pub(crate) fn from_delivery(code: Code, topic: &str) -> Error {
             "given up before the broker answered; the message may or may not have been published".to_owned(),
         ),
         Code::MessageTimedOut | Code::NotEnoughReplicasAfterAppend | Code::RequestTimedOut | Code::NetworkException => {
-            failed(ErrorKind::Timeout, format!("{code}; the message may or may not have been published"))
+            failed(ErrorKind::Timeout, format!("{said}; the message may or may not have been published"))
         }
         // The broker and the client no longer agree on what was sent before.
         Code::Fatal
@@ -103,11 +111,11 @@ pub(crate) fn from_delivery(code: Code, topic: &str) -> Error {
         | Code::InvalidProducerEpoch
         | Code::InvalidProducerIdMapping => failed(
             ErrorKind::Timeout,
-            format!("{code}; the client is replaced, and the message may or may not have been published"),
+            format!("{said}; the client is replaced, and the message may or may not have been published"),
         ),
         Code::UnknownTopicOrPartition | Code::UnknownTopic => {
             failed(ErrorKind::NotFound, format!("there is no topic `{topic}`"))
         }
-        code => failed(kind(code), code.to_string()),
+        code => failed(kind(code), said),
     }
 }

@@ -49,6 +49,12 @@
 //! - **Published** messages are confirmed by all replicas in sync, without duplicates by the client's retries, and stand
 //!   in the partition in which Kafka's own clients would put their key.
 //!
+//! # Readiness
+//! A [`Router`](mainspring_pubsub::Router) is ready when the group has let its consumer in, whether or not there was a partition
+//! left for it, and no longer ready when for three seconds no broker can be reached or an error comes again and again without any message in
+//! between, and when the topic is gone: while nothing comes, it is looked after every five seconds. All of that passes by itself, a
+//! topic that is made anew is read from its beginning, and `/readyz?verbose` says what it is.
+//!
 //! # Memory
 //! A subscriber keeps up to 4 MiB, or 8,000 messages, that wait to be handed out, and the client up to 1 MiB for each
 //! partition, as they are after decompression, besides the fetch that goes over it. What handlers and a router hold comes on top:

@@ -2,11 +2,13 @@
 
 mod common;
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use common::{Kafka, PATIENCE, close, next, publish, text};
 use mainspring_pubsub::{BrokersConfig, ErrorKind, Failure, Message, Router};
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Answer};
@@ -58,6 +60,8 @@ async fn answers_that_stay_have_a_kind_and_say_what_became_of_the_message() {
         let publisher = kafka.publisher(TOPIC).await;
         mock.request_errors(Api::Produce, &[answer]);
         let error = publisher.publish(Message::new("stays")).await.unwrap_err();
+        let cause = error.source().and_then(|cause| cause.downcast_ref::<KafkaError>());
+        assert!(matches!(cause, Some(KafkaError::MessageProduction(_))), "{error:?}");
         assert_eq!((error.kind(), error.is_retryable()), (kind, retryable), "{answer:?}: {error}");
         mock.clear_request_errors(Api::Produce);
     }
@@ -169,6 +173,21 @@ async fn committed(address: &str) -> Offset {
         client.committed_offsets(list, PATIENCE).unwrap().elements()[0].offset()
     });
     asked.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acked_and_not_committed_is_told_of_at_the_close() {
+    let (mock, kafka) = mock();
+    publish(&kafka.publisher(TOPIC).await, 1, 1).await;
+    let mut subscriber =
+        kafka.subscriber(&format!("kafka://{TOPIC}?group=g&protocol=classic&session_timeout=6s")).await;
+    mock.request_errors(Api::OffsetCommit, &[Answer::RD_KAFKA_RESP_ERR_INVALID_COMMIT_OFFSET_SIZE; 1000]);
+    next(&mut subscriber).await.ack().await.unwrap();
+    let error = subscriber.close(Instant::now() + PATIENCE).await.unwrap_err();
+    assert!(error.to_string().contains("may be handled again"), "{error}");
+    let cause = error.source().and_then(|cause| cause.source()).unwrap();
+    let Some(KafkaError::ConsumerCommit(code)) = cause.downcast_ref() else { panic!("{cause:?}") };
+    assert_eq!(*code, RDKafkaErrorCode::InvalidCommitOffsetSize);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -82,7 +82,8 @@ use settings::Settings;
 /// # Stopping
 /// When the daemon is told to stop, nothing more is pulled, messages that no handler has begun go back to the broker,
 /// and handlers that run may finish. What still runs when the time is over is dropped and goes back. While stopping,
-/// failures use up no attempt and make no dead letters. Dropping the router's future gives everything back, too.
+/// failures use up no attempt and make no dead letters. Dropping the router's future gives everything back, too. A
+/// subscriber that then does not close as it should, so that what was acked last may come again, is named in the stop report.
 pub struct Router<S = ()> {
     routes: Vec<Pending<S>>,
     settings: Settings,
@@ -283,8 +284,8 @@ impl<S: 'static> Router<S> {
 impl Router<()> {
     /// Runs until the daemon is told to stop, or until every subscriber is closed.
     ///
-    /// Holds readiness back from this call on, until each route has been seen to receive without error, and whenever
-    /// one cannot. A route that was paused or has ended does not hold it back, but `/readyz?verbose` and the gauge
+    /// Holds readiness back from this call on, until each route has been seen to receive without error (on Kafka, until its
+    /// group has let it in), and whenever one cannot. A route that was paused or has ended does not hold it back, but `/readyz?verbose` and the gauge
     /// `pubsub_route_state` say so. Serves `/debug/pubsub`, which shows what is in flight and takes what [`RouterHandle`] does
     /// by POST. Has the publishers of the brokers that the subscribers come from, and the
     /// dead letters' own, flushed after everything has drained. Errors that may pass are waited out, with growing

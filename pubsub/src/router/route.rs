@@ -43,6 +43,7 @@ pub(super) struct Route {
     service: Box<dyn Erased>,
     pub(super) latch: Latch,
     pub(super) stop: Shutdown,
+    cx: Context,
 }
 
 impl Route {
@@ -83,7 +84,7 @@ impl Route {
         let shared = Arc::new(shared);
         let holder = Arc::downgrade(&shared);
         cx.held("deliveries_returned", move || holder.upgrade().map_or(0, |shared| shared.board.messages() as u64));
-        Self { subscriber, shared, workers: lanes_of, service: service(()), latch, stop }
+        Self { subscriber, shared, workers: lanes_of, service: service(()), latch, stop, cx: cx.clone() }
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -185,10 +186,16 @@ impl Route {
         let now = Instant::now();
         let deadline = self.stop.deadline().map_or(now + CLOSE, |deadline| deadline.max(now + LEAST_CLOSE));
         let route = self.shared.route;
-        match timeout_at(deadline, self.subscriber.close(deadline)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(route, error = %Chain(&error), "subscriber did not close cleanly"),
-            Err(_) => warn!(route, "subscriber did not close in time"),
+        let error = match timeout_at(deadline, self.subscriber.close(deadline)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => Chain(&error).to_string(),
+            Err(_) => "the subscriber did not close in time".to_owned(),
+        };
+        warn!(route, error, "subscriber did not close cleanly");
+        // What was settled last may not have been taken. A route that ends while others go on is not the process' end.
+        if self.stop.is_requested() {
+            let error = format!("route `{route}`: {error}");
+            self.cx.on_flush(move || async move { Err(error.into()) });
         }
     }
 }

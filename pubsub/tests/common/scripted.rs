@@ -14,12 +14,19 @@ pub struct Scripted {
     inner: Subscriber,
     pub held: VecDeque<Delivery>,
     errors: VecDeque<ErrorKind>,
+    close: Option<ErrorKind>,
     from: Option<std::pin::Pin<Box<tokio::time::Sleep>>>,
 }
 
 impl Scripted {
     pub fn new(inner: Subscriber, errors: impl IntoIterator<Item = ErrorKind>) -> Self {
-        Self { inner, held: VecDeque::new(), errors: errors.into_iter().collect(), from: None }
+        Self { inner, held: VecDeque::new(), errors: errors.into_iter().collect(), close: None, from: None }
+    }
+
+    /// Closes, and answers that it could not.
+    pub fn failing_to_close(mut self, kind: ErrorKind) -> Self {
+        self.close = Some(kind);
+        self
     }
 
     pub fn after(mut self, pause: Duration) -> Self {
@@ -45,13 +52,14 @@ impl driver::Subscriber for Scripted {
             self.from = None;
         }
         if let Some(kind) = self.errors.pop_front() {
-            return Poll::Ready(Err(Error::new(kind, "receive", "on purpose").with_backend("scripted")));
+            return Poll::Ready(Err(failed(kind, "receive")));
         }
         std::pin::pin!(self.inner.next()).poll(cx)
     }
 
     async fn close(&mut self, deadline: Instant) -> Result<(), Error> {
-        self.inner.close(deadline).await
+        self.inner.close(deadline).await?;
+        self.close.map_or(Ok(()), |kind| Err(failed(kind, "close")))
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -64,4 +72,8 @@ impl driver::Subscriber for Scripted {
     fn endpoint(&self) -> Endpoint {
         Endpoint::new("scripted", "orders")
     }
+}
+
+fn failed(kind: ErrorKind, operation: &'static str) -> Error {
+    Error::new(kind, operation, "on purpose").with_backend("scripted")
 }

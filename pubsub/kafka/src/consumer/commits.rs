@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mainspring_pubsub::ErrorKind;
+use mainspring_pubsub::{Error, ErrorKind};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::{Offset, TopicPartitionList};
@@ -19,7 +19,7 @@ use super::context::ConsumerCx;
 use super::feed::Feed;
 use super::partition::Commit;
 use super::worker::Worker;
-use crate::error::kind;
+use crate::error::{from_kafka, kind};
 use crate::options::COMMIT;
 
 /// How often what is done is committed while nothing else asks for it.
@@ -44,12 +44,12 @@ impl Worker<'_> {
     pub(super) fn commit_last(&self, deadline: Instant) {
         let commits = self.feed.commits();
         let committed = self.consumer.context().commit_now(&self.consumer, commits, deadline);
-        self.feed.committed(committed.is_ok());
-        if let Err(error) = committed {
+        if let Err(error) = &committed {
             debug!(topic = self.options.topic, %error, "commit failed");
             // Tried once more when the partitions are given up.
             self.feed.recommit();
         }
+        self.feed.committed(committed.map_err(|cause| from_kafka("commit", cause)));
     }
 }
 
@@ -155,8 +155,8 @@ impl Feed {
     }
 
     /// Notes whether a commit landed that was waited for.
-    pub(super) fn committed(&self, landed: bool) {
-        self.lock().uncommitted = !landed;
+    pub(super) fn committed(&self, landed: Result<(), Error>) {
+        self.lock().uncommitted = landed.err();
     }
 
     /// The broker has noted that the group goes on there.
@@ -166,9 +166,9 @@ impl Feed {
         }
     }
 
-    /// Whether the last commit that the consumer's thread waited for did not land.
-    pub(super) fn uncommitted(&self) -> bool {
-        self.lock().uncommitted
+    /// Why the last commit that the consumer's thread waited for did not land, if it did not.
+    pub(super) fn uncommitted(&self) -> Option<Error> {
+        self.lock().uncommitted.take()
     }
 }
 

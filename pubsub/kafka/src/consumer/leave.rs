@@ -8,6 +8,7 @@ use tracing::warn;
 
 use super::join::ANSWERS;
 use super::worker::Worker;
+use crate::error::lost;
 
 /// How long leaving the group may take when nobody has set a deadline.
 pub(super) const LEAVE: Duration = Duration::from_secs(5);
@@ -30,7 +31,7 @@ impl Worker<'_> {
                     false
                 }
             };
-            self.feed.committed(all);
+            self.feed.committed(if all { Ok(()) } else { Err(lost()) });
         } else {
             self.commit_last(deadline);
         }

@@ -51,7 +51,7 @@ use tokio::sync::oneshot;
 use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
-use crate::error::error;
+use crate::error::{error, uncommitted};
 use crate::instance::{self, Claim, Names};
 use crate::options::{Options, Reset};
 use crate::{SYSTEM, publisher};
@@ -170,21 +170,14 @@ impl driver::Subscriber for KafkaSubscriber {
     async fn close(&mut self, deadline: Instant) -> Result<(), Error> {
         self.feed.stop(deadline.into_std());
         let Some(ended) = &mut self.ended else { return Ok(()) };
-        let late = || {
-            let what = "what was acked last could not be committed in time, and may be handled again";
-            Err(error(ErrorKind::Timeout, "close", what))
-        };
         if timeout_at(deadline, ended).await.is_err() {
-            return late();
+            return Err(uncommitted(error(ErrorKind::Timeout, "commit", "no answer in time")));
         }
         self.ended = None;
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             return Err(error(ErrorKind::Other, "close", "the consumer's thread panicked"));
         }
-        if self.feed.uncommitted() {
-            return late();
-        }
-        Ok(())
+        self.feed.uncommitted().map_or(Ok(()), |cause| Err(uncommitted(cause)))
     }
 
     fn unready(&self) -> Option<String> {

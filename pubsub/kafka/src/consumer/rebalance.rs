@@ -18,6 +18,7 @@ use super::context::ConsumerCx;
 use super::feed::Feed;
 use super::partition::{Commit, Partition};
 use super::state::State;
+use crate::error::{self, from_kafka};
 use crate::holes::Noted;
 use crate::options::{COMMIT, Reset};
 
@@ -72,7 +73,7 @@ impl ConsumerCx {
             let all = !lost && self.transact_revoked(consumer);
             drop(self.feed.forget(partitions));
             self.consumed.revoked(partitions);
-            self.feed.committed(all);
+            self.feed.committed(if all { Ok(()) } else { Err(error::lost()) });
             match all {
                 true => info!(topic = self.topic, ?partitions, "partitions revoked"),
                 false => warn!(
@@ -98,13 +99,13 @@ impl ConsumerCx {
                 self.commit_now(consumer, commits, self.feed.stopping().map_or(end, |deadline| deadline.min(end)))
             }
         };
-        self.feed.committed(committed.is_ok());
-        match committed {
+        match &committed {
             Ok(()) => info!(topic = self.topic, ?partitions, "partitions revoked"),
             Err(error) => {
                 warn!(topic = self.topic, ?partitions, %error, "partitions were lost; what was acked since the last commit may be handled again");
             }
         }
+        self.feed.committed(committed.map_err(|cause| from_kafka("commit", cause)));
     }
 
     fn of<'a>(&'a self, list: &'a TopicPartitionList) -> Vec<i32> {

@@ -36,8 +36,8 @@ pub(super) struct State {
     pub(super) failure: Option<Error>,
     pub(super) stop: Option<Clock>,
     pub(super) closed: bool,
-    /// The last commit that somebody waited for did not land.
-    pub(super) uncommitted: bool,
+    /// Why the last commit that somebody waited for did not land.
+    pub(super) uncommitted: Option<Error>,
 }
 
 /// A message as the consumer has fetched it.
