@@ -47,11 +47,11 @@ impl Confirmation {
         (Confirmer(sender), Self(State::Waiting(receiver)))
     }
 
-    /// The error of a settlement that has already failed; `None` while the answer is still to come.
-    pub(crate) fn error(&self) -> Option<&Error> {
+    /// The answer; `None` while it is still to come.
+    pub(crate) fn answer(&self) -> Option<Result<(), &Error>> {
         match &self.0 {
-            State::Done(Some(Err(error))) => Some(error),
-            _ => None,
+            State::Done(result) => result.as_ref().map(|result| result.as_ref().copied()),
+            State::Waiting(_) => None,
         }
     }
 }

@@ -1,7 +1,13 @@
 //! Messages that are given up.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use mainspring_observe::correlation::{self, Correlation};
+use mainspring_observe::panics;
+use tracing::error;
+
+use super::shared::Shared;
 use crate::Message;
 use crate::delivery::Position;
 use crate::driver::{Endpoint, Limits};
@@ -30,6 +36,30 @@ pub struct DeadLetter<'a> {
 /// The user's own function for dead letters.
 #[derive(Clone)]
 pub(super) struct Watcher(pub(super) Arc<dyn Fn(&DeadLetter<'_>) + Send + Sync>);
+
+/// What the watcher is told, until the broker has taken the settlement.
+pub(super) struct GivenUp {
+    pub(super) message: Arc<Message>,
+    pub(super) reason: String,
+    pub(super) attempts: u32,
+    pub(super) position: Option<Position>,
+    pub(super) correlation: Correlation,
+}
+
+impl GivenUp {
+    /// Tells the watcher, if there is one: the message is safe elsewhere.
+    pub(super) fn tell(&self, shared: &Shared) {
+        let Some(Watcher(watcher)) = &shared.watcher else { return };
+        let Self { message, reason, attempts, position, correlation } = self;
+        let letter = DeadLetter { message, reason, attempts: *attempts, position: *position, route: shared.route };
+        correlation::with(correlation, || {
+            if catch_unwind(AssertUnwindSafe(|| watcher(&letter))).is_err() {
+                panics::count("message");
+                error!(route = shared.route, "the function given to `on_dead_letter` panicked");
+            }
+        });
+    }
+}
 
 impl DeadLetter<'_> {
     /// The message to publish: the original, and why it is here, as far as the limits leave room for that. What could be

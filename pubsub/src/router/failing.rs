@@ -1,17 +1,16 @@
 //! What becomes of a message whose handler failed.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use mainspring_daemon::Chain;
-use mainspring_observe::{correlation, panics};
+use mainspring_observe::correlation;
 use tokio::time::Instant;
 use tracing::field::display;
 use tracing::{error, warn};
 
 use super::call::{Burial, Call};
-use super::dead_letter::{DeadLetter, Watcher};
+use super::dead_letter::{DeadLetter, GivenUp};
 use super::lane::Lane;
 use super::ledger::Doing;
 use super::shared::Shared;
@@ -68,7 +67,7 @@ impl Lane {
         match shared.board.delay(self.index, job, Instant::now() + pause) {
             None => shared.metrics.fate(fate),
             Some(job) => {
-                self.settle_job(shared, job, Fate::Returned, Delivery::release);
+                self.settle_job(shared, job, Fate::Returned, None, Delivery::release);
             }
         }
     }
@@ -86,13 +85,13 @@ impl Lane {
         let Some(to) = &shared.dead_letter else {
             let letter = dead.letter(&shared.source, &shared.capabilities.limits);
             let outcome = Outcome::Reject { reason: reason.clone(), letter: Some(Box::new(letter)) };
-            return self.settle_unhandled(shared, Fate::Rejected, &reason, |delivery| delivery.settle(outcome));
+            return self.settle_unhandled(shared, Fate::Rejected, reason, |delivery| delivery.settle(outcome));
         };
         let mut letter = dead.letter(&shared.source, &to.capabilities().limits);
         if shared.exactly_once && to.prepare(&mut letter).is_ok() {
             let outbox = vec![Outgoing::new(to.endpoint(), letter)];
             let commit = |delivery: Delivery| delivery.commit(outbox);
-            return self.settle_unhandled(shared, Fate::DeadLettered, &reason, commit);
+            return self.settle_unhandled(shared, Fate::DeadLettered, reason, commit);
         }
         let to = to.clone();
         let publish = Box::pin(async move { to.publish(letter).await.map(drop) });
@@ -113,7 +112,7 @@ impl Lane {
         let correlation = correlation.clone();
         let reason = burial.take().map(|burial| burial.reason).unwrap_or_default();
         correlation::with(&correlation, || match result {
-            Ok(()) => self.settle_unhandled(shared, Fate::DeadLettered, &reason, Delivery::ack),
+            Ok(()) => self.settle_unhandled(shared, Fate::DeadLettered, reason, Delivery::ack),
             Err(error) => self.keep_unburied(shared, &error),
         });
         Poll::Ready(())
@@ -140,21 +139,17 @@ impl Lane {
         &mut self,
         shared: &Shared,
         fate: Fate,
-        reason: &str,
+        reason: String,
         outcome: impl FnOnce(Delivery) -> Confirmation,
     ) {
-        let Some(job) = &self.job else { return };
-        let (message, attempts, position) = (job.delivery.shared(), job.attempt, job.delivery.position());
-        if self.settle(shared, fate, outcome) {
-            watch(shared, &DeadLetter { message: &message, reason, attempts, position, route: shared.route });
-        }
-    }
-}
-
-fn watch(shared: &Shared, letter: &DeadLetter<'_>) {
-    let Some(Watcher(watcher)) = &shared.watcher else { return };
-    if catch_unwind(AssertUnwindSafe(|| watcher(letter))).is_err() {
-        panics::count("message");
-        error!(route = shared.route, "the function given to `on_dead_letter` panicked");
+        let Some(job) = self.job.take() else { return };
+        let given_up = GivenUp {
+            message: job.delivery.shared(),
+            reason,
+            attempts: job.attempt,
+            position: job.delivery.position(),
+            correlation: self.call.correlation.clone(),
+        };
+        self.settle_job(shared, job, fate, Some(Box::new(given_up)), outcome);
     }
 }

@@ -3,19 +3,19 @@
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
-use mainspring_daemon::Chain;
 use mainspring_observe::correlation;
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::call::Call;
+use super::dead_letter::GivenUp;
 use super::job::{Claim, Job};
 use super::ledger::Doing;
 use super::shared::Shared;
 use super::slot::Slot;
 use super::wake::LaneWake;
 use crate::metrics::{Class, Fate};
-use crate::{Confirmation, Delivery, ErrorKind, Failure};
+use crate::{Confirmation, Delivery, Failure};
 
 /// Handles one message at a time. What becomes of those whose handlers fail is in `failing.rs`.
 pub(super) struct Lane {
@@ -176,41 +176,28 @@ impl Lane {
         shared.board.note(self.index, if held { Doing::Held } else { Doing::Handling });
     }
 
-    /// Settles the message; false when it is known by now that the broker did not take the settlement.
-    pub(super) fn settle(
-        &mut self,
-        shared: &Shared,
-        fate: Fate,
-        outcome: impl FnOnce(Delivery) -> Confirmation,
-    ) -> bool {
-        match self.job.take() {
-            Some(job) => self.settle_job(shared, job, fate, outcome),
-            None => true,
+    /// Settles the message.
+    pub(super) fn settle(&mut self, shared: &Shared, fate: Fate, outcome: impl FnOnce(Delivery) -> Confirmation) {
+        if let Some(job) = self.job.take() {
+            self.settle_job(shared, job, fate, None, outcome);
         }
     }
 
-    /// [`settle`](Self::settle) for a message that was taken from the lane.
+    /// [`settle`](Self::settle) for a message that was taken from the lane, maybe for good.
     pub(super) fn settle_job(
         &mut self,
         shared: &Shared,
         job: Job,
         fate: Fate,
+        given_up: Option<Box<GivenUp>>,
         outcome: impl FnOnce(Delivery) -> Confirmation,
-    ) -> bool {
+    ) {
         let (delivery, claim) = job.part();
         let confirmation = outcome(delivery);
         self.settled = Some(claim);
         shared.metrics.inflight.dec();
-        let Some(error) = confirmation.error() else {
-            let count = if fate == Fate::Returned { &shared.returned } else { &shared.settled };
-            count.add(1);
-            shared.metrics.fate(fate);
-            return true;
-        };
-        shared.metrics.fate(if error.kind() == ErrorKind::Lost { Fate::Lost } else { Fate::Retried });
-        let id = shared.board.message(self.index).map(|id| id.to_string());
-        warn!(route = shared.route, message_id = id, error = %Chain(error), "settlement did not land");
-        false
+        let id = || shared.board.message(self.index).map(|id| id.to_string());
+        shared.count_settled(confirmation, fate, given_up, id);
     }
 
     /// Drops what the lane does; its message goes back.

@@ -8,6 +8,7 @@
 //! | when is a message received, and when not? | `pull.rs`; `room.rs` says how much may be held |
 //! | in what order are messages handled? | `backlog.rs`: what waits; `board.rs`: who gets what, and all that is held |
 //! | who handles it, and when is it acked? | `lane.rs`: one message at a time, from the handler's call to its settling |
+//! | what comes of settling it, and when is that known? | `answers.rs` |
 //! | what becomes of one whose handler failed? | `failing.rs`, and `dead_letter.rs` for what is published then |
 //! | where do a message's lease and attempt stand? | `job.rs`: the message; `call.rs`: one attempt at it |
 //! | where does the handler's future run, and who catches its panic? | `slot.rs`; `service.rs` makes handlers alike |
@@ -17,6 +18,7 @@
 //!
 //! A route has one puller, one board, and as many lanes as it has concurrency; `shared.rs` is what they have in common.
 
+mod answers;
 mod backlog;
 mod board;
 mod call;
@@ -237,7 +239,8 @@ impl<S: 'static> Router<S> {
         self
     }
 
-    /// Calls `watcher` for each dead letter, after it is safe. It runs on the router's own task and must not block.
+    /// Calls `watcher` for each dead letter, after it is safe: with [`exactly_once`](Self::exactly_once), when it is
+    /// committed. It runs on a task of the router's and must not block.
     pub fn on_dead_letter(mut self, watcher: impl Fn(&DeadLetter<'_>) + Send + Sync + 'static) -> Self {
         self.settings.watcher = Some(Watcher(Arc::new(watcher)));
         self

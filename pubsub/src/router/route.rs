@@ -7,9 +7,10 @@ use std::time::Duration;
 use mainspring_daemon::{BoxError, Chain, Context, Latch, Shutdown};
 use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
+use super::answers::{Answers, Coming};
 use super::board::Board;
 use super::gate::Gate;
 use super::lane::Lane;
@@ -43,6 +44,7 @@ pub(super) struct Route {
     service: Box<dyn Erased>,
     pub(super) latch: Latch,
     pub(super) stop: Shutdown,
+    coming: Option<Coming>,
     cx: Context,
 }
 
@@ -60,6 +62,7 @@ impl Route {
         let lanes_of = workers.iter().enumerate().map(|(at, wake)| (Arc::clone(wake), shares(at))).collect();
         let source = subscriber.endpoint().clone();
         let max = Room { messages: lanes + settings.prefetch.unwrap_or(lanes), bytes: settings.max_bytes };
+        let (answers, coming) = Answers::new();
         let shared = Shared {
             route: name,
             policy: settings.policy.clone(),
@@ -73,6 +76,7 @@ impl Route {
             exactly_once: settings.exactly_once,
             settled: cx.tally("deliveries_settled"),
             returned: cx.tally("deliveries_returned"),
+            answers,
             board: Board::new(workers, wakes, gate, max),
         };
         if shared.capabilities.volatile
@@ -83,8 +87,20 @@ impl Route {
         }
         let shared = Arc::new(shared);
         let holder = Arc::downgrade(&shared);
-        cx.held("deliveries_returned", move || holder.upgrade().map_or(0, |shared| shared.board.messages() as u64));
-        Self { subscriber, shared, workers: lanes_of, service: service(()), latch, stop, cx: cx.clone() }
+        cx.held("deliveries_returned", move || {
+            let held = |shared: Arc<Shared>| (shared.board.messages() + shared.answers.open()) as u64;
+            holder.upgrade().map_or(0, held)
+        });
+        Self {
+            subscriber,
+            shared,
+            workers: lanes_of,
+            service: service(()),
+            latch,
+            stop,
+            coming: Some(coming),
+            cx: cx.clone(),
+        }
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -103,6 +119,10 @@ impl Route {
     pub(super) async fn run(mut self) -> Result<(), Error> {
         self.begin_transactions().await?;
         let mut workers = self.start();
+        let mut listening = JoinSet::new();
+        if let Some(coming) = self.coming.take() {
+            listening.spawn(coming.listen(Arc::clone(&self.shared)));
+        }
         let ended = tokio::select! {
             ended = self.pull() => ended,
             // Handlers' panics are caught, so this is a fault of ours: better a dead daemon than a silent one.
@@ -146,6 +166,14 @@ impl Route {
             }
         }
         self.close().await;
+        self.shared.answers.end();
+        // A subscriber that is closed has had its answers.
+        if timeout(LEAST_CLOSE, listening.join_next()).await.is_err() {
+            let open = self.shared.answers.open();
+            self.name_at_stop(format!(
+                "the broker has not answered for {open} settled messages, which may be handled again"
+            ));
+        }
         self.shared.board.gate.turn(RouteState::Ended);
         result
     }
@@ -182,21 +210,26 @@ impl Route {
         }
     }
 
+    /// Says that not everything that was settled has been taken.
+    fn name_at_stop(&self, error: String) {
+        let route = self.shared.route;
+        warn!(route, error, "subscriber did not close cleanly");
+        // A route that ends while others go on is not the end of the process.
+        if self.stop.is_requested() {
+            let error = format!("route `{route}`: {error}");
+            self.cx.on_flush(move || async move { Err(error.into()) });
+        }
+    }
+
     async fn close(&mut self) {
         let now = Instant::now();
         let deadline = self.stop.deadline().map_or(now + CLOSE, |deadline| deadline.max(now + LEAST_CLOSE));
-        let route = self.shared.route;
         let error = match timeout_at(deadline, self.subscriber.close(deadline)).await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => Chain(&error).to_string(),
             Err(_) => "the subscriber did not close in time".to_owned(),
         };
-        warn!(route, error, "subscriber did not close cleanly");
-        // What was settled last may not have been taken. A route that ends while others go on is not the process' end.
-        if self.stop.is_requested() {
-            let error = format!("route `{route}`: {error}");
-            self.cx.on_flush(move || async move { Err(error.into()) });
-        }
+        self.name_at_stop(error);
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use mainspring_daemon::Tally;
 
+use super::answers::Answers;
 use super::board::Board;
 use super::dead_letter::Watcher;
 use crate::driver::{Capabilities, Endpoint, Progress};
@@ -25,6 +26,7 @@ pub(super) struct Shared {
     pub(super) metrics: Handled,
     pub(super) settled: Tally,
     pub(super) returned: Tally,
+    pub(super) answers: Answers,
     pub(super) board: Board,
 }
 
