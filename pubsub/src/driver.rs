@@ -294,7 +294,8 @@ pub struct Capabilities {
     pub lease: Option<Duration>,
     /// Messages of a key are delivered in order.
     pub ordered_by_key: bool,
-    /// The broker counts deliveries.
+    /// Deliveries say how often the message was delivered. The broker counts; or, as on Kafka, the consumer does for as long
+    /// as it has the message's partition, so that the count begins anew with the next owner.
     pub attempts: bool,
     /// A new group sees messages published before it existed.
     pub replay: bool,

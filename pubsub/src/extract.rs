@@ -44,7 +44,8 @@ pub struct Key(pub Option<String>);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attributes(pub BTreeMap<String, String>);
 
-/// Which attempt at the message this is; 1 is the first.
+/// Which attempt at the message this is; 1 is the first. On Kafka, which counts nothing, those of earlier owners of the
+/// partition do not count: a message that ends the process is each time at its first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt(pub u32);
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Policy {
-    /// How often a message is tried in all, the first time included. Default 5.
+    /// How often a message is tried in all, the first time included. Default 5. See [`Attempt`](crate::Attempt) for what
+    /// counts on Kafka.
     pub attempts: u32,
     /// How long to wait between attempts. Default from 200 ms to 30 s, with full jitter.
     pub backoff: Backoff,

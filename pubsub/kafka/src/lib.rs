@@ -37,7 +37,8 @@
 //! - **Rebalances** wait for what is being handled, up to `drain`, and then commit, for 5 s at most. What is settled after its partition
 //!   has moved answers [`Lost`](mainspring_pubsub::ErrorKind::Lost).
 //! - **Nacked** and dropped messages are kept here and handed out again; attempts are counted as long as the partition
-//!   stays. Messages of one key stand in one partition, in order, but one that is nacked does not hold back those
+//!   stays. Kafka itself counts none, so a message that kills its process is at its first attempt with every next owner, and
+//!   never becomes a dead letter. Messages of one key stand in one partition, in order, but one that is nacked does not hold back those
 //!   behind it: a [`Router`](mainspring_pubsub::Router) does that.
 //! - **Rejected** messages: Kafka has no dead letters, so that answers [`Unsupported`](mainspring_pubsub::ErrorKind::Unsupported),
 //!   and the message comes again after ten seconds. A [`Router`](mainspring_pubsub::Router) that was given no other place
@@ -54,6 +55,12 @@
 //! left for it, and no longer ready when for three seconds no broker can be reached or an error comes again and again without any message in
 //! between, and when the topic is gone: while nothing comes, it is looked after every five seconds. All of that passes by itself, a
 //! topic that is made anew is read from its beginning, and `/readyz?verbose` says what it is.
+//!
+//! # Metrics
+//! Besides what all drivers have: `pubsub_lag` by partition, `pubsub_partitions`, `pubsub_rebalances_total`,
+//! `pubsub_transaction_duration_seconds{outcome}`, `pubsub_transaction_messages_total`, and
+//! `pubsub_settle_failures_total{error_type}`: commits that the broker refused or did not answer, by the kind of the error, and
+//! transactions that were `aborted` or whose end is `unclear`. What such a one had, the next one has, unless the partition is lost.
 //!
 //! # Memory
 //! A subscriber keeps up to 4 MiB, or 8,000 messages, that wait to be handed out, and the client up to 1 MiB for each

@@ -1,5 +1,5 @@
-//! What consumers tell about themselves: how far behind they are, how often partitions moved, and how their transactions
-//! end. Families are process-wide, as the registry is.
+//! What consumers tell about themselves: how far behind they are, how often partitions moved, and how their commits and
+//! transactions end. Families are process-wide, as the registry is.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -24,6 +24,7 @@ struct Families {
     rebalances: Family<GroupLabels, Counter>,
     transactions: Family<TransactionLabels, Histogram, fn() -> Histogram>,
     published: Family<GroupLabels, Counter>,
+    settle_failures: Family<FailureLabels, Counter>,
 }
 
 /// Seconds. Some ten milliseconds are usual; a broker that is gone is waited for.
@@ -50,6 +51,14 @@ struct TransactionLabels {
     messaging_destination_name: String,
     messaging_consumer_group_name: String,
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct FailureLabels {
+    messaging_system: &'static str,
+    messaging_destination_name: String,
+    messaging_consumer_group_name: String,
+    error_type: &'static str,
 }
 
 /// How a transaction ended.
@@ -134,7 +143,20 @@ impl Consumed {
         FAMILIES.transactions.get_or_create(&labels).observe(took.as_secs_f64());
         if matches!(end, TransactionEnd::Committed) {
             FAMILIES.published.get_or_create(&GroupLabels::new(&self.topic, &self.group)).inc_by(messages as u64);
+        } else {
+            self.settle_failed(outcome);
         }
+    }
+
+    /// What was settled did not get to the broker, for now or for good.
+    pub(crate) fn settle_failed(&self, error_type: &'static str) {
+        let labels = FailureLabels {
+            messaging_system: SYSTEM,
+            messaging_destination_name: self.topic.clone(),
+            messaging_consumer_group_name: self.group.clone(),
+            error_type,
+        };
+        FAMILIES.settle_failures.get_or_create(&labels).inc();
     }
 
     fn forget(&self, partition: i32) {
@@ -179,6 +201,7 @@ impl Families {
             rebalances: Family::default(),
             transactions: Family::new_with_constructor(|| Histogram::new(TRANSACTION_BUCKETS)),
             published: Family::default(),
+            settle_failures: Family::default(),
         };
         let all = registry();
         all.register("pubsub_lag", "Messages that a group has not handled yet", families.lag.clone());
@@ -190,6 +213,8 @@ impl Families {
         all.register("pubsub_transaction_duration_seconds", help, families.transactions.clone());
         let help = "Messages published in transactions that were committed";
         all.register("pubsub_transaction_messages", help, families.published.clone());
+        let help = "Commits that the broker refused or did not answer, and transactions that were not committed";
+        all.register("pubsub_settle_failures", help, families.settle_failures.clone());
         families
     }
 }

@@ -179,8 +179,8 @@ async fn committed(address: &str) -> Offset {
 async fn what_was_acked_and_not_committed_is_told_of_at_the_close() {
     let (mock, kafka) = mock();
     publish(&kafka.publisher(TOPIC).await, 1, 1).await;
-    let mut subscriber =
-        kafka.subscriber(&format!("kafka://{TOPIC}?group=g&protocol=classic&session_timeout=6s")).await;
+    let url = format!("kafka://{TOPIC}?group=uncommitted&protocol=classic&session_timeout=6s");
+    let mut subscriber = kafka.subscriber(&url).await;
     mock.request_errors(Api::OffsetCommit, &[Answer::RD_KAFKA_RESP_ERR_INVALID_COMMIT_OFFSET_SIZE; 1000]);
     next(&mut subscriber).await.ack().await.unwrap();
     let error = subscriber.close(Instant::now() + PATIENCE).await.unwrap_err();
@@ -188,6 +188,9 @@ async fn what_was_acked_and_not_committed_is_told_of_at_the_close() {
     let cause = error.source().and_then(|cause| cause.source()).unwrap();
     let Some(KafkaError::ConsumerCommit(code)) = cause.downcast_ref() else { panic!("{cause:?}") };
     assert_eq!(*code, RDKafkaErrorCode::InvalidCommitOffsetSize);
+    let metrics = mainspring_observe::metrics::text(&[mainspring_observe::metrics::registry()]);
+    let counted = ["pubsub_settle_failures_total{", r#"group_name="uncommitted""#, r#"error_type="other""#];
+    assert!(metrics.lines().any(|line| counted.iter().all(|part| line.contains(part))), "{metrics}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -45,6 +45,7 @@ impl Worker<'_> {
         let commits = self.feed.commits();
         let committed = self.consumer.context().commit_now(&self.consumer, commits, deadline);
         if let Err(error) = &committed {
+            self.consumer.context().commit_failed(error);
             debug!(topic = self.options.topic, %error, "commit failed");
             // Tried once more when the partitions are given up.
             self.feed.recommit();
@@ -70,6 +71,7 @@ impl ConsumerCx {
             let UnderWay(consumer) = &under_way;
             let context = consumer.context();
             if let Err(error) = context.send_commits(consumer, &commits) {
+                context.commit_failed(&error);
                 warn!(topic = context.topic, %error, "commit failed; it will be tried again");
                 context.feed.recommit();
             }
@@ -107,6 +109,11 @@ impl ConsumerCx {
         let unanswered = || KafkaError::ConsumerCommit(Code::RequestTimedOut);
         thread::Builder::new().name("kafka-commit".to_owned()).spawn(work).map_err(|_| unanswered())?;
         answer.recv_timeout(deadline.saturating_duration_since(Instant::now())).unwrap_or_else(|_| Err(unanswered()))
+    }
+
+    /// Counts a commit that did not land.
+    pub(super) fn commit_failed(&self, error: &KafkaError) {
+        self.consumed.settle_failed(error.rdkafka_error_code().map_or(ErrorKind::Other, kind).as_str());
     }
 
     fn send_commits(&self, consumer: &BaseConsumer<Self>, commits: &[Commit]) -> KafkaResult<()> {

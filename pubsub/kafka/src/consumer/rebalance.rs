@@ -102,6 +102,7 @@ impl ConsumerCx {
         match &committed {
             Ok(()) => info!(topic = self.topic, ?partitions, "partitions revoked"),
             Err(error) => {
+                self.commit_failed(error);
                 warn!(topic = self.topic, ?partitions, %error, "partitions were lost; what was acked since the last commit may be handled again");
             }
         }
