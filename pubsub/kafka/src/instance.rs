@@ -12,6 +12,7 @@ pub(crate) struct Names(Arc<Mutex<BTreeSet<String>>>);
 pub(crate) struct Claim {
     names: Names,
     name: String,
+    number: u32,
 }
 
 impl Names {
@@ -27,13 +28,18 @@ impl Names {
             }
             number += 1;
         };
-        Claim { names: self.clone(), name }
+        Claim { names: self.clone(), name, number }
     }
 }
 
 impl Claim {
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What tells it from others of its prefix.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
     }
 }
 

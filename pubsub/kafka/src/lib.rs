@@ -17,7 +17,9 @@
 //! | `client_id` | `mainspring` | what the broker's logs call this client |
 //! | `compression` | `lz4` | `none`, `gzip`, `lz4`, `snappy` or `zstd` |
 //! | `linger` | `5ms` | how long a message may wait for others to travel with |
-//! | `instance` | the host's name | for transactions: what tells this member of the group from the others, and is the same after a restart |
+//! | `membership` | `dynamic` | `static`: the group knows the member by its `instance`, and keeps its partitions for it while it is away, until its session ends |
+//! | `instance` | the host's name | for transactions and static members: what tells this member of the group from the others, and is the same after a restart |
+//! | `rack` | | where this consumer is: brokers that have a `replica.selector.class` for it let it read from a replica in the same place |
 //!
 //! # Security
 //! `kafka.security` of the configuration says how connections are protected, `kafka.sasl` who logs in, `kafka.tls` whose

@@ -9,6 +9,7 @@ use tracing::warn;
 use super::join::ANSWERS;
 use super::worker::Worker;
 use crate::error::lost;
+use crate::options::Membership;
 
 /// How long leaving the group may take when nobody has set a deadline.
 pub(super) const LEAVE: Duration = Duration::from_secs(5);
@@ -34,6 +35,10 @@ impl Worker<'_> {
             self.feed.committed(if all { Ok(()) } else { Err(lost()) });
         } else {
             self.commit_last(deadline);
+        }
+        // A static member goes without a word, which the client does only when it is closed: the group waits for it.
+        if self.options.membership == Membership::Static {
+            return;
         }
         self.consumer.unsubscribe();
         while !self.feed.generations().is_empty() && Instant::now() < deadline {

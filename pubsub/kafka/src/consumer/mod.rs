@@ -53,7 +53,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use crate::error::{error, uncommitted};
 use crate::instance::{self, Claim, Names};
-use crate::options::{Options, Reset};
+use crate::options::{Membership, Options, Reset};
 use crate::{SYSTEM, publisher};
 use feed::Feed;
 use lend::Nothing;
@@ -83,6 +83,13 @@ impl KafkaSubscriber {
         let feed = Arc::new(Feed::default());
         let endpoint = Endpoint::new(SYSTEM, &options.topic).with_group(&group);
         let replay = options.reset == Reset::Earliest;
+        let claim = match options.membership {
+            Membership::Static => Some(names.claim(&format!("{group}.{}", instance_of(&options)?))),
+            Membership::Dynamic => None,
+        };
+        let member =
+            claim.as_ref().map(|claim| Ok::<_, Error>(format!("{}.{}", instance_of(&options)?, claim.number())));
+        let member = member.transpose()?;
         let options = Arc::new(options);
         let (opened, opening) = oneshot::channel();
         let (ending, ended) = oneshot::channel::<()>();
@@ -90,7 +97,9 @@ impl KafkaSubscriber {
             let (feed, options) = (Arc::clone(&feed), Arc::clone(&options));
             move || {
                 let _end = End(Arc::clone(&feed), ending);
-                worker::run(&options, &group, &feed, opened);
+                worker::run(&options, &group, member.as_deref(), &feed, opened);
+                // Until it has left, the name is taken.
+                drop(claim);
             }
         };
         let thread = thread::Builder::new().name("kafka-consumer".to_owned()).spawn(work);
@@ -109,11 +118,7 @@ impl KafkaSubscriber {
 
     /// The name under which transactions are made, which no other member of the group may have.
     fn claim(&self) -> Result<Claim, Error> {
-        let Some(instance) = self.options.instance.clone().or_else(instance::host) else {
-            let what =
-                "the host has no name to tell this member of the group from others by; set the option `instance`";
-            return Err(error(ErrorKind::Other, "begin transactions", what));
-        };
+        let instance = instance_of(&self.options)?;
         let Endpoint { destination, group, .. } = &self.endpoint;
         let group = group.as_deref().unwrap_or_default();
         Ok(self.names.claim(&format!("mainspring.{group}.{destination}.{instance}")))
@@ -127,6 +132,13 @@ impl KafkaSubscriber {
         }
         timer.as_mut().poll(cx)
     }
+}
+
+/// What tells this member of the group from the others, and stays.
+fn instance_of(options: &Options) -> Result<String, Error> {
+    let what = "the host has no name to tell this member of the group from others by; set the option `instance`";
+    let unknown = || error(ErrorKind::Other, "open", what);
+    options.instance.clone().or_else(instance::host).ok_or_else(unknown)
 }
 
 #[async_trait]

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mainspring_pubsub::Error;
+use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio::sync::oneshot;
@@ -68,7 +69,7 @@ pub(super) enum Ended {
 
 /// Works until told to stop, or until something fails for good; tells `opened` as soon as messages published from then
 /// on are sure to come.
-pub(super) fn run(options: &Options, group: &str, feed: &Arc<Feed>, opened: Opened) {
+pub(super) fn run(options: &Options, group: &str, member: Option<&str>, feed: &Arc<Feed>, opened: Opened) {
     feed.worked_by(thread::current());
     let mut opened = Some(opened);
     let mut protocol = match options.protocol {
@@ -77,7 +78,7 @@ pub(super) fn run(options: &Options, group: &str, feed: &Arc<Feed>, opened: Open
     };
     let mut anew = Anew::default();
     let failure = loop {
-        let ended = match Worker::start(options, group, feed, protocol, opened.as_ref()) {
+        let ended = match Worker::start(options, (group, member), feed, protocol, opened.as_ref()) {
             Ok(mut worker) => {
                 let ended = worker.work(&mut opened);
                 if let Ended::Stopped(deadline) = ended {
@@ -122,30 +123,14 @@ pub(super) fn run(options: &Options, group: &str, feed: &Arc<Feed>, opened: Open
 impl<'a> Worker<'a> {
     fn start(
         options: &'a Options,
-        group: &str,
+        (group, member): (&str, Option<&str>),
         feed: &'a Arc<Feed>,
         protocol: Protocol,
         opened: Option<&Opened>,
     ) -> Result<Self, Error> {
-        let mut config = client::config(options);
-        config
-            .set("group.id", group)
-            // Handed out is not handled: positions are committed here, and nowhere else.
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("auto.offset.reset", if options.reset == Reset::Latest { "latest" } else { "earliest" })
-            .set("statistics.interval.ms", "1000");
-        fetch::configure(&mut config);
-        if let Some(timeout) = options.rebalance_timeout {
-            config.set("max.poll.interval.ms", millis(timeout));
-        }
-        if protocol == Protocol::Consumer {
-            config.set("group.protocol", "consumer");
-        } else {
-            config.set("group.protocol", "classic").set("partition.assignment.strategy", "range");
-            if let Some(timeout) = options.session_timeout {
-                config.set("session.timeout.ms", millis(timeout)).set("heartbeat.interval.ms", millis(timeout / 10));
-            }
+        let mut config = config(options, group, protocol);
+        if let Some(member) = member {
+            config.set("group.instance.id", member);
         }
         let context = ConsumerCx::new(Arc::clone(feed), options, group);
         let consumer = BaseConsumer::from_config_and_context(&config, context);
@@ -218,11 +203,58 @@ impl<'a> Worker<'a> {
     }
 }
 
+/// Settings of a consumer.
+fn config(options: &Options, group: &str, protocol: Protocol) -> ClientConfig {
+    let mut config = client::config(options);
+    config
+        .set("group.id", group)
+        // Handed out is not handled: positions are committed here, and nowhere else.
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", if options.reset == Reset::Latest { "latest" } else { "earliest" })
+        .set("statistics.interval.ms", "1000");
+    fetch::configure(&mut config);
+    if let Some(timeout) = options.rebalance_timeout {
+        config.set("max.poll.interval.ms", millis(timeout));
+    }
+    if let Some(rack) = &options.rack {
+        config.set("client.rack", rack);
+    }
+    if protocol == Protocol::Consumer {
+        config.set("group.protocol", "consumer");
+    } else {
+        config.set("group.protocol", "classic").set("partition.assignment.strategy", "range");
+        if let Some(timeout) = options.session_timeout {
+            config.set("session.timeout.ms", millis(timeout)).set("heartbeat.interval.ms", millis(timeout / 10));
+        }
+    }
+    config
+}
+
 impl From<Fault> for Ended {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::Unclear { fenced, what } => Self::InDoubt { fenced, what },
             Fault::Final(error) => Self::Failed(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mainspring_pubsub::KafkaConfig;
+    use mainspring_pubsub::driver::Url;
+
+    use super::*;
+
+    #[test]
+    fn a_rack_is_passed_on_and_none_is_made_up() {
+        let rack = |url: &str| {
+            let config = KafkaConfig { brokers: vec!["one:1".to_owned()], ..KafkaConfig::default() };
+            let options = Options::new(&Url::parse(url).unwrap(), &config).unwrap();
+            super::config(&options, "g", Protocol::Consumer).get("client.rack").map(str::to_owned)
+        };
+        assert_eq!(rack("kafka://orders?group=g&rack=eu-west-1a").as_deref(), Some("eu-west-1a"));
+        assert_eq!(rack("kafka://orders?group=g"), None);
     }
 }

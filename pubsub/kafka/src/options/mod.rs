@@ -16,7 +16,7 @@ pub(crate) use address::check_topic;
 pub(crate) use timeouts::COMMIT;
 use timeouts::{Timeouts, duration};
 
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 13] = [
     "group",
     "protocol",
     "auto_offset_reset",
@@ -28,7 +28,11 @@ const KNOWN: [&str; 11] = [
     "compression",
     "linger",
     "instance",
+    "membership",
+    "rack",
 ];
+/// Kafka's own limit on names of members is 249, less the number behind it.
+const MAX_INSTANCE: usize = 200;
 const COMPRESSIONS: [&str; 5] = ["none", "gzip", "lz4", "snappy", "zstd"];
 
 /// A `kafka://` URL, checked, with what the configuration adds.
@@ -55,6 +59,18 @@ pub(crate) struct Options {
     pub(crate) max_retry: Option<u32>,
     /// What tells this member of the group from the others, and stays when it is started again.
     pub(crate) instance: Option<String>,
+    pub(crate) membership: Membership,
+    /// Where we are, for brokers that have us read from replicas that are near.
+    pub(crate) rack: Option<String>,
+}
+
+/// What the group makes of a member that goes and comes again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Membership {
+    /// Others take over at once, and it comes back as a stranger.
+    Dynamic,
+    /// It is known by its name, and its partitions wait for it until its session ends.
+    Static,
 }
 
 /// How the members of a group agree on who reads what.
@@ -91,6 +107,17 @@ impl Options {
             Some(other) => return Err(not_one_of(url, "auto_offset_reset", other, &["earliest", "latest"])),
         };
         let Timeouts { session, rebalance, drain } = Timeouts::of(url, protocol)?;
+        let membership = match url.option("membership") {
+            None | Some("dynamic") => Membership::Dynamic,
+            Some("static") => Membership::Static,
+            Some(other) => return Err(not_one_of(url, "membership", other, &["dynamic", "static"])),
+        };
+        let instance = url.option("instance").map(str::to_owned);
+        if membership == Membership::Static
+            && let Some(instance) = &instance
+        {
+            check_instance(url, instance)?;
+        }
         let compression = url.option("compression").unwrap_or("lz4");
         if !COMPRESSIONS.contains(&compression) {
             return Err(not_one_of(url, "compression", compression, &COMPRESSIONS));
@@ -111,7 +138,9 @@ impl Options {
             linger: duration(url, "linger", Duration::from_millis(5))?,
             limits: publisher::limits(),
             max_retry: config.max_retry,
-            instance: url.option("instance").map(str::to_owned),
+            instance,
+            membership,
+            rack: url.option("rack").map(str::to_owned),
         })
     }
 
@@ -131,6 +160,18 @@ impl fmt::Debug for Options {
             .field("group", &self.group)
             .field("protocol", &self.protocol)
             .finish_non_exhaustive()
+    }
+}
+
+/// Kafka takes the names of static members only if they could be topics'.
+fn check_instance(url: &Url, instance: &str) -> Result<(), Error> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    match (1..=MAX_INSTANCE).contains(&instance.len()) && instance.chars().all(fits) {
+        true => Ok(()),
+        false => Err(url.fault(
+            format!("`instance={instance}` cannot name a static member"),
+            format!("use 1 to {MAX_INSTANCE} letters, digits, `.`, `_` and `-`"),
+        )),
     }
 }
 

@@ -42,6 +42,8 @@ fn faults_say_what_is_wrong() {
         ("kafka://orders?protocol=new", "one of: auto, classic, consumer"),
         ("kafka://orders?auto_offset_reset=newest", "one of: earliest, latest"),
         ("kafka://orders?compression=zip", "one of: none, gzip"),
+        ("kafka://orders?membership=eternal", "one of: dynamic, static"),
+        ("kafka://orders?membership=static&instance=a:b", "`instance=a:b` cannot name a static member"),
         ("kafka://orders?linger=5", "linger=5"),
         ("kafka://orders?drain=1h", "at most 4m"),
         ("kafka://orders?session_timeout=6s", "add `protocol=classic`"),
