@@ -204,20 +204,6 @@ async fn a_group_that_is_forbidden_ends_the_subscriber_with_that_cause() {
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::PermissionDenied, false), "{error}");
 }
 
-/// What it has been assigned and has not looked at yet is given back without asking where the group is: a client that
-/// closes does not answer that.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_subscriber_that_is_closed_right_after_opening_leaves_at_once() {
-    const TIMES: u32 = 10;
-    let (_mock, kafka) = mock();
-    let since = Instant::now();
-    for _ in 0..TIMES {
-        close(kafka.subscriber(&format!("kafka://{TOPIC}?group=g")).await).await;
-    }
-    // It is a hundredth of that; the question took five seconds to be given up.
-    assert!(since.elapsed() < Duration::from_secs(2) * TIMES, "{:?}", since.elapsed());
-}
-
 /// It is the cluster's controller that makes topics, and here there is none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_router_that_finds_the_topic_for_dead_letters_has_none_made() {

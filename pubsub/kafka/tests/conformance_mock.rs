@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -47,6 +48,11 @@ impl Broker for Mock {
 
     fn patience(&self) -> Duration {
         PATIENCE
+    }
+
+    /// It holds back what comes while a consumer waits for more, half a second each time.
+    fn at_once(&self) -> NonZeroUsize {
+        const { NonZeroUsize::new(8).unwrap() }
     }
 
     fn restart(&self) {

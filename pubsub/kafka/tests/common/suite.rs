@@ -1,6 +1,7 @@
 //! The conformance suite against a broker that was started for it.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +34,11 @@ pub trait Broker: Send + Sync + 'static {
     /// How long to wait for what has to come: longer than it takes to miss a member that is gone.
     fn patience(&self) -> Duration {
         Duration::from_secs(30)
+    }
+
+    /// How many cases run at once.
+    fn at_once(&self) -> NonZeroUsize {
+        const { NonZeroUsize::new(4).unwrap() }
     }
 
     /// Stops and starts again, with what it had.
@@ -87,6 +93,10 @@ impl Backend for KafkaBackend {
     /// Longer than partitions take to come to a member that need not wait for others to give them up.
     fn quiet(&self) -> Duration {
         Duration::from_secs(1)
+    }
+
+    fn at_once(&self) -> NonZeroUsize {
+        self.broker.as_ref().map_or(NonZeroUsize::MIN, |broker| broker.at_once())
     }
 
     fn missing_topic(&self) -> Result<String, String> {

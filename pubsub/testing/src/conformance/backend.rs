@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::io;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +48,11 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// How long nothing has to come before it counts as not coming.
     fn quiet(&self) -> Duration {
         Duration::from_millis(250)
+    }
+
+    /// How many cases run at once unless the run says otherwise: more where they wait for the broker more than they work.
+    fn at_once(&self) -> NonZeroUsize {
+        const { NonZeroUsize::new(4).unwrap() }
     }
 
     /// The URL of a topic that does not exist.

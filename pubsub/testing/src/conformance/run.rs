@@ -24,7 +24,7 @@ pub struct Options {
     pub only: Vec<&'static Case>,
     /// How thorough to be.
     pub scale: Scale,
-    /// How many cases run at once; 4 unless it is set. They spend their time waiting for the broker. One at a time runs what
+    /// How many cases run at once; unless it is set, as many as the [backend says](Backend::at_once). One at a time runs what
     /// restarts the broker, and everything on a broker whose one topic all cases [share](Backend::shares_topic).
     pub at_once: Option<NonZeroUsize>,
 }
@@ -80,7 +80,7 @@ pub async fn run(
         let what = "the broker could not be opened and closed in time";
         Err(Error::new(ErrorKind::Timeout, "verify", what))
     })?;
-    let at_once = if backend.shares_topic() { 1 } else { options.at_once.map_or(4, NonZeroUsize::get) };
+    let at_once = if backend.shares_topic() { 1 } else { options.at_once.unwrap_or_else(|| backend.at_once()).get() };
     let mut cases: Vec<_> = options.cases().into_iter().enumerate().collect();
     // What waits the longest, for a killed process to be missed, begins first.
     cases.sort_by_key(|(_, case)| !case.needs.contains(&Need::Process));
