@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mainspring::daemon::Chain;
 use mainspring::pubsub::driver::Url;
-use mainspring::pubsub::{Delivery, Subscriber};
+use mainspring::pubsub::{Brokers, Delivery, ErrorKind, Subscriber};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::args::TailArgs;
@@ -24,6 +24,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Prints messages until told to stop, or until there were enough.
 pub(crate) async fn run(settings: &Settings, args: TailArgs, mut stop: Stop) -> Result<ExitCode, Exit> {
     let url = in_a_group(&args.url)?;
+    let own = url != args.url;
     let brokers = settings.brokers()?;
     let mut subscriber = tokio::select! {
         biased;
@@ -40,7 +41,19 @@ pub(crate) async fn run(settings: &Settings, args: TailArgs, mut stop: Stop) -> 
     if let Ok(Err(error)) = timeout(CLOSE, subscriber.close(deadline)).await {
         complain(&Chain(&error).to_string());
     }
+    if own {
+        forget(&brokers, &url).await;
+    }
     result.map(|()| ExitCode::SUCCESS)
+}
+
+/// Nobody comes back to a group that was made for this one time.
+async fn forget(brokers: &Brokers, url: &str) {
+    if let Ok(Err(error)) = timeout(CLOSE, brokers.delete_group(url)).await
+        && error.kind() != ErrorKind::Unsupported
+    {
+        complain(&format!("the group of this command is left behind: {}", Chain(&error)));
+    }
 }
 
 /// Ends after `args.count` messages, when the subscriber is closed, or when nobody reads any more.

@@ -62,6 +62,14 @@ impl Kafka {
         known.topics().iter().map(|topic| topic.name().to_owned()).filter(|name| name.starts_with(prefix)).collect()
     }
 
+    /// The groups that have committed something and have no members.
+    fn groups(&self) -> BTreeSet<String> {
+        let client: BaseConsumer = ClientConfig::new().set("bootstrap.servers", &self.address).create().unwrap();
+        let known = client.fetch_group_list(None, PATIENCE).unwrap();
+        let empty = known.groups().iter().filter(|group| group.members().is_empty());
+        empty.map(|group| group.name().to_owned()).collect()
+    }
+
     /// Waits until no topic's name begins like this: the broker removes them in its own time.
     fn assert_no_topics(&self, prefix: &str) {
         let end = Instant::now() + Duration::from_secs(10);
@@ -115,10 +123,13 @@ fn what_is_published_is_tailed_and_a_group_goes_on_where_it_was() {
         assert!(before < Some(number), "{number} came after {before:?}");
     }
 
-    // A group of its own takes nothing from anybody, and has everything.
+    // A group of its own takes nothing from anybody, and has everything; it is gone with the command.
+    let before = kafka.groups();
     let output = kafka.run(&["tail", &url, "-n", &LINES.to_string()], b"");
     assert_eq!((output.status.code(), out(&output).lines().count(), err(&output)), (Some(0), LINES, String::new()));
     assert!(out(&output).lines().all(|line| line.contains(" key=key ") && line.contains(" from=test ")));
+    let left: Vec<_> = kafka.groups().difference(&before).cloned().collect();
+    assert!(!left.iter().any(|group| group.starts_with("mainspring-tail-")), "{left:?}");
 }
 
 #[test]

@@ -104,6 +104,13 @@ impl Brokers {
         self.opener(&url)?.delete_topic(&url).await
     }
 
+    /// Removes the group of a URL, with how far it has come; nobody of it may be left. Fails with
+    /// [`ErrorKind::Unsupported`] where the driver does not remove groups.
+    pub async fn delete_group(&self, url: &str) -> Result<(), Error> {
+        let url = Url::parse(url)?;
+        self.opener(&url)?.delete_group(&url).await
+    }
+
     /// Flushes every publisher that was opened here and is alive, all at once, until `deadline`. Answers the first
     /// error, after all have been tried.
     pub async fn flush(&self, deadline: Instant) -> Result<(), Error> {

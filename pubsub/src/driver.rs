@@ -63,6 +63,16 @@ pub trait Opener: Debug + Send + Sync + 'static {
     async fn delete_topic(&self, url: &Url) -> Result<(), Error> {
         Err(no_topics("delete topic", url))
     }
+
+    /// Removes the group of a URL, with how far it has come: for those who read in a group of their own, once.
+    ///
+    /// # Contract
+    /// A group that is not there is no error; one that still has members is. A driver that does not answers
+    /// [`Unsupported`](crate::ErrorKind::Unsupported).
+    async fn delete_group(&self, url: &Url) -> Result<(), Error> {
+        let what = format!("the driver of `{}` does not remove groups", url.scheme());
+        Err(Error::new(ErrorKind::Unsupported, "delete group", what))
+    }
 }
 
 /// Sends messages to one destination.

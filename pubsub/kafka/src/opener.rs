@@ -70,4 +70,9 @@ impl driver::Opener for Opener {
     async fn delete_topic(&self, url: &Url) -> Result<(), Error> {
         topics::delete(&self.options(url)?).await
     }
+
+    async fn delete_group(&self, url: &Url) -> Result<(), Error> {
+        let options = self.options(url)?;
+        topics::delete_group(&options, &options.expect_group(url)?).await
+    }
 }

@@ -1,4 +1,4 @@
-//! Making and removing topics, for tests, tools and dead letters.
+//! Making and removing topics, and removing groups: for tests, tools and dead letters.
 
 use std::sync::Arc;
 use std::thread;
@@ -13,6 +13,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseProducer, DeliveryResult, Producer as _, ProducerContext};
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
 
 use crate::client::{self, Cause};
 use crate::error::{error, from_creation, from_kafka, kind};
@@ -24,6 +25,8 @@ const BROKERS_CHOICE: i32 = -1;
 const LARGEST: &str = "max.message.bytes";
 /// How long it may take to see why nobody answers, and how long to be told.
 const WITNESS: Duration = Duration::from_millis(500);
+/// How soon to ask again whether the last member has left.
+const LEAVING: Duration = Duration::from_millis(100);
 
 /// A client for administration, which takes a tenth of a second to drop.
 struct Admin(Option<AdminClient<AdminCx>>);
@@ -42,7 +45,7 @@ pub(crate) async fn create(options: &Options, largest: Option<u32>) -> Result<()
         topic = topic.set(LARGEST, largest);
     }
     let made = admin.client()?.create_topics([&topic], &limits(options)).await;
-    done("create topic", options, made).await
+    done("create topic", &options.topic, options, made).await
 }
 
 /// Whether a broker says that there is no such topic. A producer's question would have some brokers make it.
@@ -70,19 +73,38 @@ pub(crate) async fn own_limit(options: &Options, topic: &str) -> Option<u32> {
     limit.value.as_ref()?.parse().ok()
 }
 
+/// Removes a group, with what it has committed. Members that have just left may still be counted for a moment.
+pub(crate) async fn delete_group(options: &Options, group: &str) -> Result<(), Error> {
+    let admin = Admin::open(options)?;
+    let since = Instant::now();
+    loop {
+        let removed = admin.client()?.delete_groups(&[group], &limits(options)).await;
+        match removed.as_deref() {
+            Ok([Err((_, Code::GroupIdNotFound))]) => return Ok(()),
+            Ok([Err((_, Code::NonEmptyGroup))]) if since.elapsed() < options.grace => sleep(LEAVING).await,
+            _ => return done("delete group", group, options, removed).await,
+        }
+    }
+}
+
 /// Removes the topic, with what is in it.
 pub(crate) async fn delete(options: &Options) -> Result<(), Error> {
     let admin = Admin::open(options)?;
     let removed = admin.client()?.delete_topics(&[options.topic.as_str()], &limits(options)).await;
-    done("delete topic", options, removed).await
+    done("delete topic", &options.topic, options, removed).await
 }
 
 fn limits(options: &Options) -> AdminOptions {
     AdminOptions::new().request_timeout(Some(options.grace)).operation_timeout(Some(options.grace))
 }
 
-async fn done(operation: &'static str, options: &Options, result: KafkaResult<Vec<TopicResult>>) -> Result<(), Error> {
-    let failed = |code: Code| error(kind(code), operation, format!("topic `{}`: {code}", options.topic));
+async fn done(
+    operation: &'static str,
+    of: &str,
+    options: &Options,
+    result: KafkaResult<Vec<TopicResult>>,
+) -> Result<(), Error> {
+    let failed = |code: Code| error(kind(code), operation, format!("`{of}`: {code}"));
     match result {
         Ok(results) => results.into_iter().try_for_each(|result| result.map(drop).map_err(|(_, code)| failed(code))),
         Err(KafkaError::AdminOp(Code::OperationTimedOut | Code::RequestTimedOut)) => {
