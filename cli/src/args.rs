@@ -63,8 +63,9 @@ pub(crate) struct PublishArgs {
 
 /// Prints messages as they come.
 ///
-/// It receives in a group of its own, which takes nothing from any other, unless the URL has `group=`. Messages are
-/// acked once they are printed. Ends at an interrupt, or after N messages.
+/// It receives in a group of its own, which takes nothing from any other and is removed at the end, unless the URL has
+/// `group=`. A new group begins with the oldest message that there is; with `auto_offset_reset=latest` in a URL of Kafka,
+/// with what comes from now on. Messages are acked once they are printed. Ends at an interrupt, or after N messages.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TailArgs {
     /// Where from.

@@ -52,6 +52,9 @@ pub(crate) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, DecodeError> {
 }
 
 fn explain<T: DeserializeOwned>(body: &[u8]) -> DecodeError {
+    if body.is_empty() {
+        return DecodeError::new(".", "it is empty, and JSON is expected");
+    }
     let mut json = serde_json::Deserializer::from_slice(body);
     match serde_path_to_error::deserialize::<_, T>(&mut json) {
         Err(error) => {

@@ -159,9 +159,9 @@ mod tests {
     fn a_body_that_cannot_be_read_names_the_field() {
         assert!(said(r#"{"items": [{"quantity": "two"}]}"#).contains("field `items[0].quantity`: invalid type"));
         assert!(said(r#"{"items": [{}]}"#).contains("field `items[0].quantity`: missing field `quantity`"));
+        assert_eq!(said(""), "cannot read the body: it is empty, and JSON is expected");
         assert!(said("{}").contains("field `items`: missing field `items`"));
         assert!(said(r#"{"items": []} x"#).contains("trailing characters"));
-        assert!(said("").contains("EOF"));
     }
 
     #[test]
