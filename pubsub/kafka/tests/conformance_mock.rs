@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const DOWN: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    suite::main("kafka-mock", Mock::start)
+    suite::main("kafka-mock", "protocol=auto", Mock::start)
 }
 
 #[async_trait]

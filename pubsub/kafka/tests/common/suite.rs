@@ -3,7 +3,7 @@
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,6 +12,7 @@ use mainspring_testing::conformance::{self, Backend};
 use tokio::process::Command;
 use tokio::task::spawn_blocking;
 
+use super::private::Private;
 use super::{Kafka, unique};
 
 /// Where the broker is, for the suite's child processes.
@@ -45,22 +46,50 @@ pub trait Broker: Send + Sync + 'static {
     fn restart(&self);
 }
 
+/// Runs the suite against a real broker, by URLs with these options. Without one there is nothing to run.
+pub fn on_real_broker(name: &'static str, options: &'static str) -> ExitCode {
+    if !Private::can_start() {
+        return ExitCode::SUCCESS;
+    }
+    main(name, options, || Mutex::new(Private::start(SETTINGS).expect("it can start")))
+}
+
+/// Members that are killed are noticed within seconds, nothing makes topics but the suite, and one broker is enough for
+/// transactions.
+const SETTINGS: &str = "num.partitions=4\nauto.create.topics.enable=false\n\
+     group.consumer.min.session.timeout.ms=1000\ngroup.consumer.session.timeout.ms=6000\n\
+     group.consumer.min.heartbeat.interval.ms=100\ngroup.consumer.heartbeat.interval.ms=500\n\
+     transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\ntransaction.state.log.num.partitions=1";
+
 /// Runs the suite. The broker is not started before it is asked for: whoever lists tests, or runs others, wants none.
-pub fn main<B: Broker>(name: &'static str, start: impl FnOnce() -> B) -> ExitCode {
+pub fn main<B: Broker>(name: &'static str, options: &'static str, start: impl FnOnce() -> B) -> ExitCode {
     if let Ok(address) = std::env::var(ADDRESS) {
-        return conformance::main(|| KafkaBackend { name, address, broker: None });
+        return conformance::main(|| KafkaBackend { name, options, address, broker: None });
     }
     conformance::main(|| {
         let broker = start();
-        KafkaBackend { name, address: broker.address(), broker: Some(Arc::new(broker)) }
+        KafkaBackend { name, options, address: broker.address(), broker: Some(Arc::new(broker)) }
     })
 }
 
 struct KafkaBackend {
     name: &'static str,
+    options: &'static str,
     address: String,
     /// A child of the suite has only the address.
     broker: Option<Arc<dyn Broker>>,
+}
+
+impl Broker for Mutex<Private> {
+    fn address(&self) -> String {
+        self.lock().unwrap().address.clone()
+    }
+
+    fn restart(&self) {
+        let mut broker = self.lock().unwrap();
+        broker.kill();
+        broker.restart();
+    }
 }
 
 impl KafkaBackend {
@@ -83,7 +112,7 @@ impl Backend for KafkaBackend {
     async fn topic(&self, case: &str) -> Result<String, Error> {
         let topic = unique(case);
         self.broker()?.create_topic(&topic).await?;
-        Ok(format!("kafka://{topic}"))
+        Ok(format!("kafka://{topic}?{}", self.options))
     }
 
     fn patience(&self) -> Duration {
@@ -101,7 +130,7 @@ impl Backend for KafkaBackend {
 
     fn missing_topic(&self) -> Result<String, String> {
         let broker = self.broker().map_err(|error| error.to_string())?;
-        Ok(format!("kafka://{}?grace=1s", broker.missing_topic()))
+        Ok(format!("kafka://{}?grace=1s&{}", broker.missing_topic(), self.options))
     }
 
     fn can_restart(&self) -> Result<(), String> {
