@@ -69,6 +69,11 @@ pub fn current() -> Correlation {
     read(Correlation::clone).unwrap_or_default()
 }
 
+/// The trace of [`current`] alone.
+pub fn trace() -> Option<TraceContext> {
+    read(|current| current.trace).flatten()
+}
+
 /// Makes a future that does [`with`] around every poll of `future`, also around its drop if it is not finished.
 pub fn scope<F: Future>(correlation: Correlation, future: F) -> Scoped<F> {
     Scoped { future: Some(future), correlation }

@@ -111,19 +111,13 @@ fn random_span_id() -> [u8; 8] {
 }
 
 fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    let (mut bytes, mut seen) = ([0; N], 0);
+    for (byte, [high, low]) in bytes.iter_mut().zip(text.as_chunks().0) {
+        let (high, low) = (DIGIT[usize::from(*high)], DIGIT[usize::from(*low)]);
+        seen |= high | low;
+        *byte = high << 4 | low;
     }
-    Some(bytes)
-}
-
-fn digit(character: u8) -> Option<u8> {
-    match character {
-        b'0'..=b'9' => Some(character - b'0'),
-        b'a'..=b'f' => Some(character - b'a' + 10),
-        _ => None,
-    }
+    (seen < NO_DIGIT).then_some(bytes)
 }
 
 fn write_hex(bytes: &[u8], text: &mut [u8]) {
@@ -131,6 +125,20 @@ fn write_hex(bytes: &[u8], text: &mut [u8]) {
         *pair = HEX[usize::from(*byte)];
     }
 }
+
+/// More than any digit is worth.
+const NO_DIGIT: u8 = 0x10;
+
+/// What each character is worth as a digit.
+static DIGIT: [u8; 256] = {
+    let mut worth = [NO_DIGIT; 256];
+    let mut digit = 0;
+    while digit < 0x10 {
+        worth[b"0123456789abcdef"[digit] as usize] = digit as u8;
+        digit += 1;
+    }
+    worth
+};
 
 /// The digits of each byte.
 static HEX: [[u8; 2]; 256] = {

@@ -86,10 +86,7 @@ impl Delivery {
     /// Done, and with it goes an outbox: both in one step, or neither. What was published becomes visible with the ack.
     /// For subscribers that [began transactions](crate::Subscriber::begin_transactions).
     pub fn commit(mut self, outbox: Vec<Outgoing>) -> Confirmation {
-        match self.lease.take() {
-            Some(lease) => lease.commit(outbox),
-            None => Confirmation::lost("pubsub"),
-        }
+        self.settle_in_place(|lease| lease.commit(outbox))
     }
 
     /// Failed: the message is delivered again.
@@ -115,10 +112,7 @@ impl Delivery {
 
     /// Settles it with an outcome that somebody else has decided: what a subscriber around another passes on.
     pub fn settle(mut self, outcome: Outcome) -> Confirmation {
-        match self.lease.take() {
-            Some(lease) => lease.settle(outcome),
-            None => Confirmation::lost("pubsub"),
-        }
+        self.settle_in_place(|lease| lease.settle(outcome))
     }
 
     /// Asks for the loan to last until `by` from now.
@@ -132,6 +126,11 @@ impl Delivery {
     /// From now on, dropping the delivery [`release`](Self::release)s it: the router answers for its handlers.
     pub(crate) fn release_on_drop(&mut self) {
         self.released_on_drop = true;
+    }
+
+    /// Settles without moving the delivery, which can be settled only once all the same.
+    pub(crate) fn settle_in_place(&mut self, how: impl FnOnce(Box<dyn Lease>) -> Confirmation) -> Confirmation {
+        self.lease.take().map_or_else(|| Confirmation::lost("pubsub"), how)
     }
 }
 

@@ -34,7 +34,7 @@ pub trait Handler<Args, S>: Clone + Send + 'static {
     const OUTBOX: bool = false;
 
     /// Extracts the arguments and calls the function.
-    fn call(self, request: Request, state: &S) -> Handling<Self::Future>;
+    fn call(self, request: &Request, state: &S) -> Handling<Self::Future>;
 }
 
 pin_project! {
@@ -121,7 +121,7 @@ impl<H: Handler<Args, S>, Args, S> Service<Request> for HandlerService<H, Args, 
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        self.handler.clone().call(request, &self.state)
+        self.handler.clone().call(&request, &self.state)
     }
 }
 
@@ -138,9 +138,9 @@ macro_rules! handlers {
             const OUTBOX: bool = false $(|| $arg::OUTBOX)*;
 
             #[allow(non_snake_case, unused_variables)]
-            fn call(self, request: Request, state: &S) -> Handling<Fut> {
+            fn call(self, request: &Request, state: &S) -> Handling<Fut> {
                 $(
-                    let $arg = match $arg::from_message(&request, state) {
+                    let $arg = match $arg::from_message(request, state) {
                         Ok(argument) => argument,
                         Err(failure) => return Handling::refused(failure),
                     };

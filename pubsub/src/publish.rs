@@ -68,12 +68,15 @@ impl Shared {
     /// Sends a message, if that is possible now; the answer, where it is known at once, is the error.
     fn begin(&self, mut message: Message) -> Result<Step<'_>, Result<Receipt, Error>> {
         self.prepare(&mut message).map_err(Err)?;
+        // Whoever waits for room goes first. What is published at once takes up none: it is not on its way for any time.
+        if !self.window.is_waited_for() {
+            match self.driver.publish_at_once(message) {
+                AtOnce::Answered(answer) => return Err(answer),
+                AtOnce::Waits(back) => message = back,
+            }
+        }
         let Some(permit) = self.window.try_enter(message.size()) else {
             return Ok(Step::Timed(Box::pin(self.publish_in_turn(message))));
-        };
-        let message = match self.driver.publish_at_once(message) {
-            AtOnce::Answered(answer) => return Err(answer),
-            AtOnce::Waits(message) => message,
         };
         let deadline = self.window.deadline();
         let answer = self.driver.publish(message, deadline);

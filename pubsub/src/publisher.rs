@@ -194,7 +194,7 @@ impl Shared {
     pub(crate) fn prepare(&self, message: &mut Message) -> Result<(), Error> {
         let limits = &self.capabilities.limits;
         if !message.attributes.contains_key(TRACEPARENT)
-            && let Some(trace) = correlation::current().trace
+            && let Some(trace) = correlation::trace()
         {
             let traceparent = String::from_utf8_lossy(&trace.traceparent()).into_owned();
             let size = message.size() + TRACEPARENT.len() + traceparent.len();
@@ -206,23 +206,24 @@ impl Shared {
             }
         }
         let key = message.key.as_ref().map_or(0, String::len);
-        for (what, is, limit, unit) in [
-            ("message", message.size(), limits.message_bytes, "bytes of body, key and attributes"),
-            ("key", key, limits.key_bytes, "bytes"),
-            ("message", message.attributes.len(), limits.attributes, "attributes"),
-        ] {
-            if let Some(limit) = limit
-                && is > limit
-            {
-                let what = format!("the {what} has {is} {unit}, the limit is {limit}");
-                return Err(Error::new(ErrorKind::TooLarge, "publish", what).with_backend(self.system));
-            }
-        }
+        self.expect_within(limits.message_bytes, message.size(), "message", "bytes of body, key and attributes")?;
+        self.expect_within(limits.key_bytes, key, "key", "bytes")?;
+        self.expect_within(limits.attributes, message.attributes.len(), "message", "attributes")?;
         if message.attributes.contains_key("") {
             let what = "an attribute has no name";
             return Err(Error::new(ErrorKind::Invalid, "publish", what).with_backend(self.system));
         }
         Ok(())
+    }
+
+    fn expect_within(&self, limit: Option<usize>, is: usize, what: &str, unit: &str) -> Result<(), Error> {
+        match limit {
+            Some(limit) if is > limit => {
+                let what = format!("the {what} has {is} {unit}, the limit is {limit}");
+                Err(Error::new(ErrorKind::TooLarge, "publish", what).with_backend(self.system))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +15,9 @@ use crate::config::PublishConfig;
 /// A bound on messages and bytes in flight. Waiting is fair: first come, first served, also for large messages.
 /// A message larger than the whole window goes alone.
 pub(crate) struct Window {
-    state: Mutex<State>,
+    used: Mutex<Load>,
+    /// How many wait for room. Changed before looking for room, which is under the lock, so that whoever leaves sees it.
+    waiting: AtomicUsize,
     /// Whoever waits for room stands here: tokio's mutex lets them through in order.
     queue: sync::Mutex<()>,
     /// Tells the first of those who wait that somebody has left.
@@ -23,14 +26,8 @@ pub(crate) struct Window {
     timeout: Duration,
 }
 
-struct State {
-    used: Load,
-    /// How many wait for room.
-    waiting: usize,
-}
-
 /// Messages and bytes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Load {
     messages: usize,
     bytes: usize,
@@ -45,9 +42,9 @@ pub(crate) struct Permit<'a> {
 impl Window {
     pub(crate) fn new(config: &PublishConfig) -> Self {
         let max = Load { messages: config.max_messages.max(1), bytes: config.max_bytes.as_usize().max(1) };
-        let state = State { used: Load { messages: 0, bytes: 0 }, waiting: 0 };
         Self {
-            state: Mutex::new(state),
+            used: Mutex::default(),
+            waiting: AtomicUsize::new(0),
             queue: sync::Mutex::default(),
             left: Notify::new(),
             max,
@@ -70,14 +67,17 @@ impl Window {
 
     /// How many messages are on their way.
     pub(crate) fn used(&self) -> usize {
-        self.lock().used.messages
+        self.lock().messages
     }
 
     /// Room for one message, if there is room now. Whoever waits for room goes first: while anybody does, there is none.
     pub(crate) fn try_enter(&self, bytes: usize) -> Option<Permit<'_>> {
-        let load = self.load(1, bytes);
-        let mut state = self.lock();
-        if state.waiting > 0 { None } else { self.admit(&mut state, load) }
+        if self.is_waited_for() { None } else { self.admit(self.load(1, bytes)) }
+    }
+
+    /// Whether anybody waits for room.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
     }
 
     pub(crate) async fn enter(&self, messages: usize, bytes: usize) -> Permit<'_> {
@@ -88,7 +88,7 @@ impl Window {
             let mut left = pin!(self.left.notified());
             // Listen before looking, so that whoever leaves in between is not missed.
             left.as_mut().enable();
-            if let Some(permit) = self.admit(&mut self.lock(), load) {
+            if let Some(permit) = self.admit(load) {
                 return permit;
             }
             left.await;
@@ -105,8 +105,8 @@ impl Window {
         Load { messages: messages.min(self.max.messages), bytes: bytes.min(self.max.bytes) }
     }
 
-    fn admit(&self, state: &mut State, load: Load) -> Option<Permit<'_>> {
-        let used = &mut state.used;
+    fn admit(&self, load: Load) -> Option<Permit<'_>> {
+        let mut used = self.lock();
         let (messages, bytes) = (used.messages + load.messages, used.bytes.saturating_add(load.bytes));
         if messages > self.max.messages || bytes > self.max.bytes {
             return None;
@@ -115,20 +115,19 @@ impl Window {
         Some(Permit { window: self, load })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Load> {
         // Nothing of others runs under the lock, so a poisoned one is still whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        let mut state = self.window.lock();
-        state.used.messages -= self.load.messages;
-        state.used.bytes -= self.load.bytes;
-        let waiting = state.waiting > 0;
-        drop(state);
-        if waiting {
+        let mut used = self.window.lock();
+        used.messages -= self.load.messages;
+        used.bytes -= self.load.bytes;
+        drop(used);
+        if self.window.is_waited_for() {
             self.window.left.notify_one();
         }
     }
@@ -139,14 +138,14 @@ struct Waiting<'a>(&'a Window);
 
 impl<'a> Waiting<'a> {
     fn new(window: &'a Window) -> Self {
-        window.lock().waiting += 1;
+        window.waiting.fetch_add(1, Ordering::SeqCst);
         Self(window)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.lock().waiting -= 1;
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -1,6 +1,6 @@
 //! One group of a topic: what is ready, what is out, what waits.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque, hash_map};
 use std::mem;
 use std::task::Waker;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(super) struct Group {
     ready: VecDeque<Entry>,
     keys: KeyMap<VecDeque<Entry>>,
     delayed: BTreeMap<(Instant, u64), Entry>,
-    leased: Vec<Option<Leased>>,
+    leased: Vec<Leased>,
     free: Vec<usize>,
     expiries: VecDeque<(Instant, Ticket)>,
     next_lease: u64,
@@ -51,16 +51,13 @@ pub(super) struct Ticket {
     number: u64,
 }
 
+/// A place for a message that is out.
+#[derive(Default)]
 struct Leased {
+    entry: Option<Entry>,
+    /// The number of the lease that it is, or was last, out on.
     number: u64,
-    entry: Entry,
     expires: Option<Instant>,
-}
-
-impl Entry {
-    pub(super) fn new(seq: u64, parcel: Parcel, due: Option<Instant>) -> Self {
-        Self { seq, parcel, attempts: 0, due }
-    }
 }
 
 impl Group {
@@ -88,7 +85,7 @@ impl Group {
 
     /// How many messages nobody has on loan.
     pub(super) fn waiting(&self) -> usize {
-        self.messages - self.leased.iter().flatten().count()
+        self.messages - self.leased.iter().filter(|leased| leased.entry.is_some()).count()
     }
 
     /// Whether there is room for a message of `size` bytes. An empty group has room for any.
@@ -96,18 +93,18 @@ impl Group {
         self.messages == 0 || (self.messages < capacity && self.bytes + size <= max_bytes)
     }
 
-    /// Takes in a new message, which is younger than all others.
-    pub(super) fn push(&mut self, entry: Entry) {
+    /// Takes in a new message, which is younger than all others, not to be handed out before it is `due`.
+    pub(super) fn push(&mut self, seq: u64, parcel: &Parcel, due: Option<Instant>) {
         self.messages += 1;
-        self.bytes += entry.parcel.size;
-        if let Some(key) = entry.parcel.key {
-            if let Some(behind) = self.keys.get_mut(&key) {
-                behind.push_back(entry);
-                return;
+        self.bytes += parcel.size;
+        let entry = Entry { seq, parcel: parcel.clone(), attempts: 0, due };
+        if let Some(key) = parcel.key {
+            match self.keys.entry(key) {
+                hash_map::Entry::Occupied(behind) => return behind.into_mut().push_back(entry),
+                hash_map::Entry::Vacant(free) => drop(free.insert(VecDeque::new())),
             }
-            self.keys.insert(key, VecDeque::new());
         }
-        match entry.due {
+        match due {
             Some(due) => self.delay(entry, due),
             None => self.ready.push_back(entry),
         }
@@ -115,10 +112,9 @@ impl Group {
 
     /// Lends out the oldest message that is ready, or the newest.
     pub(super) fn lend(&mut self, visibility: Duration, newest: bool) -> Option<(Ticket, &Entry)> {
-        let mut entry = if newest { self.ready.pop_back() } else { self.ready.pop_front() }?;
-        entry.attempts += 1;
+        let entry = if newest { self.ready.pop_back() } else { self.ready.pop_front() }?;
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.leased.push(None);
+            self.leased.push(Leased::default());
             self.leased.len() - 1
         });
         let ticket = Ticket { slot, number: self.next_lease };
@@ -127,18 +123,19 @@ impl Group {
         if let Some(expires) = expires {
             self.expire_at(expires, ticket);
         }
-        let leased = self.leased[slot].insert(Leased { number: ticket.number, entry, expires });
-        Some((ticket, &leased.entry))
+        let leased = &mut self.leased[slot];
+        leased.number = ticket.number;
+        leased.expires = expires;
+        let entry = leased.entry.insert(entry);
+        entry.attempts += 1;
+        Some((ticket, entry))
     }
 
     /// Takes a message back; `None` when the lease is no longer valid.
     pub(super) fn take_back(&mut self, ticket: Ticket) -> Option<Entry> {
-        let place = self.leased.get_mut(ticket.slot)?;
-        if place.as_ref()?.number != ticket.number {
-            return None;
-        }
+        let entry = self.leased(ticket)?.entry.take();
         self.free.push(ticket.slot);
-        place.take().map(|leased| leased.entry)
+        entry
     }
 
     /// Forgets a message that was taken back: the next of its key is ready.
@@ -146,12 +143,13 @@ impl Group {
         self.messages -= 1;
         self.bytes -= entry.parcel.size;
         let Some(key) = entry.parcel.key else { return };
-        match self.keys.get_mut(&key).and_then(VecDeque::pop_front) {
+        let hash_map::Entry::Occupied(mut behind) = self.keys.entry(key) else { return };
+        match behind.get_mut().pop_front() {
             Some(next) => match next.due {
                 Some(due) => self.delay(next, due),
                 None => self.make_ready(next),
             },
-            None => drop(self.keys.remove(&key)),
+            None => drop(behind.remove()),
         }
     }
 
@@ -168,19 +166,15 @@ impl Group {
 
     /// Makes a lease last until `expires`; false when it is no longer valid.
     pub(super) fn extend(&mut self, ticket: Ticket, expires: Instant) -> bool {
-        match self.leased.get_mut(ticket.slot) {
-            Some(Some(leased)) if leased.number == ticket.number => {
-                leased.expires = Some(expires);
-                self.expire_at(expires, ticket);
-                true
-            }
-            _ => false,
-        }
+        let Some(leased) = self.leased(ticket) else { return false };
+        leased.expires = Some(expires);
+        self.expire_at(expires, ticket);
+        true
     }
 
     pub(super) fn expires(&self, ticket: Ticket) -> Option<Instant> {
-        let leased = self.leased.get(ticket.slot)?.as_ref()?;
-        if leased.number == ticket.number { leased.expires } else { None }
+        let leased = self.leased.get(ticket.slot)?;
+        if leased.is_out(ticket) { leased.expires } else { None }
     }
 
     /// Makes ready what has become due by `now`, and answers when to look again.
@@ -217,20 +211,29 @@ impl Group {
         }
     }
 
-    /// Everyone who waits for a message. All are woken, not one: one alone might never poll again.
-    pub(super) fn take_waiting(&mut self) -> Vec<Waker> {
-        mem::take(&mut self.waiting)
+    /// Moves out everyone who waits for a message. All are woken, not one: one alone might never poll again.
+    pub(super) fn take_waiting(&mut self, woken: &mut Vec<Waker>) {
+        if !self.waiting.is_empty() {
+            woken.append(&mut self.waiting);
+        }
     }
 
-    /// Those who wait, if there is something for them now: a message, or another time to look again.
-    pub(super) fn take_waiting_if_changed(&mut self) -> Vec<Waker> {
-        if self.ready.is_empty() && self.delayed.is_empty() { Vec::new() } else { self.take_waiting() }
+    /// Moves out those who wait, if there is something for them now: a message, or another time to look again.
+    pub(super) fn take_waiting_if_changed(&mut self, woken: &mut Vec<Waker>) {
+        if !self.ready.is_empty() || !self.delayed.is_empty() {
+            self.take_waiting(woken);
+        }
     }
 
     pub(super) fn keep_spare(&mut self, spare: Box<MemoryLease>) {
         if self.spares.len() < SPARES {
             self.spares.push(spare);
         }
+    }
+
+    /// What is out on a lease; `None` when the lease is no longer valid.
+    fn leased(&mut self, ticket: Ticket) -> Option<&mut Leased> {
+        self.leased.get_mut(ticket.slot).filter(|leased| leased.is_out(ticket))
     }
 
     fn expire_at(&mut self, expires: Instant, ticket: Ticket) {
@@ -242,5 +245,11 @@ impl Group {
         }
         let place = self.expiries.partition_point(|(at, _)| *at <= expires);
         self.expiries.insert(place, (expires, ticket));
+    }
+}
+
+impl Leased {
+    fn is_out(&self, ticket: Ticket) -> bool {
+        self.entry.is_some() && self.number == ticket.number
     }
 }

@@ -1,7 +1,7 @@
 //! Message keys, as what order is kept by.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasherDefault, DefaultHasher, Hasher};
 
 /// A key, hashed once. Two keys that collide are handled as one: that costs them concurrency, never order.
 pub(crate) type KeyHash = u64;
@@ -15,7 +15,7 @@ pub(crate) struct Ready(u64);
 
 pub(crate) fn hash_key(key: &str) -> KeyHash {
     let mut hasher = DefaultHasher::new();
-    key.hash(&mut hasher);
+    hasher.write(key.as_bytes());
     hasher.finish()
 }
 

@@ -14,12 +14,12 @@ pub(super) struct Retained {
 
 impl Retained {
     /// Keeps a message, and forgets as many old ones as there have to be room for.
-    pub(super) fn push(&mut self, seq: u64, parcel: Parcel, config: &Config) {
+    pub(super) fn push(&mut self, seq: u64, parcel: &Parcel, config: &Config) {
         if config.retention == 0 {
             return;
         }
         self.bytes += parcel.size;
-        self.newest.push_back((seq, parcel));
+        self.newest.push_back((seq, parcel.clone()));
         while self.newest.len() > config.retention || self.bytes > config.max_bytes.as_usize() {
             let Some((_, oldest)) = self.newest.pop_front() else { return };
             self.bytes -= oldest.size;

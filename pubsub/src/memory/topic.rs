@@ -1,7 +1,6 @@
 //! A topic: its groups, and what it keeps for groups that come later.
 
 use std::fmt;
-use std::iter::repeat_n;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Waker};
@@ -11,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::faults::Faults;
-use super::group::{Entry, Group, Ticket};
+use super::group::{Group, Ticket};
 use super::lease::MemoryLease;
 use super::parcel::Parcel;
 use super::retained::Retained;
@@ -69,7 +68,7 @@ impl Topic {
             return AtOnce::Waits(message);
         }
         let id = message.id.clone();
-        let position = self.add_to(state, Parcel::new(message), 1);
+        let position = self.add_to(state, &Parcel::new(message), 1);
         AtOnce::Answered(Ok(Receipt::new(id).with_position(position)))
     }
 
@@ -101,7 +100,7 @@ impl Topic {
         }
         let mut group = Group::new(name);
         for (seq, parcel) in state.retained.iter() {
-            group.push(Entry::new(*seq, parcel.clone(), None));
+            group.push(*seq, parcel, None);
         }
         state.groups.push(group);
         state.groups.len() - 1
@@ -165,7 +164,8 @@ impl Topic {
             }
             Outcome::Ack | Outcome::Reject { .. } => group.settle(&entry),
         }
-        let waiting = group.take_waiting_if_changed();
+        let mut waiting = Vec::new();
+        group.take_waiting_if_changed(&mut waiting);
         drop(state);
         self.wake(waiting);
         Confirmation::settled()
@@ -200,11 +200,11 @@ impl Topic {
     /// Adds a message for every group, so many times; `None` when one of them has no room.
     pub(super) fn try_add(&self, parcel: &Parcel, copies: usize) -> Option<Position> {
         let state = self.lock();
-        self.fits(&state, parcel.size).then(|| self.add_to(state, parcel.clone(), copies))
+        self.fits(&state, parcel.size).then(|| self.add_to(state, parcel, copies))
     }
 
     /// Adds a message, room or not.
-    pub(super) fn add(&self, parcel: Parcel) -> Position {
+    pub(super) fn add(&self, parcel: &Parcel) -> Position {
         self.add_to(self.lock(), parcel, 1)
     }
 
@@ -213,19 +213,17 @@ impl Topic {
         state.groups.iter().all(|group| group.has_room(size, capacity, max_bytes))
     }
 
-    fn add_to(&self, mut state: MutexGuard<'_, State>, parcel: Parcel, copies: usize) -> Position {
+    fn add_to(&self, mut state: MutexGuard<'_, State>, parcel: &Parcel, copies: usize) -> Position {
         let due = self.faults.as_ref().and_then(Faults::delay_now).map(|delay| Instant::now() + delay);
         let first = state.next_seq;
-        for parcel in repeat_n(parcel, copies) {
+        for _ in 0..copies {
             let seq = state.next_seq;
             state.next_seq += 1;
-            for group in &mut state.groups {
-                group.push(Entry::new(seq, parcel.clone(), due));
-            }
+            state.groups.iter_mut().for_each(|group| group.push(seq, parcel, due));
             state.retained.push(seq, parcel, &self.config);
         }
         let mut waiting = Vec::new();
-        state.groups.iter_mut().for_each(|group| waiting.append(&mut group.take_waiting()));
+        state.groups.iter_mut().for_each(|group| group.take_waiting(&mut waiting));
         drop(state);
         waiting.into_iter().for_each(Waker::wake);
         Position::new(0, first)
@@ -237,7 +235,8 @@ impl Topic {
         let group = &mut state.groups[group];
         lease.into_iter().for_each(|lease| group.keep_spare(lease));
         change(group);
-        let waiting = group.take_waiting_if_changed();
+        let mut waiting = Vec::new();
+        group.take_waiting_if_changed(&mut waiting);
         drop(state);
         self.wake(waiting);
     }

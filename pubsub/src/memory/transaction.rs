@@ -56,7 +56,7 @@ impl Topic {
             sending.push((topic, parcel));
         }
         for (topic, parcel) in sending {
-            topic.add(parcel);
+            topic.add(&parcel);
         }
         Ok(())
     }

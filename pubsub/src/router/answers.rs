@@ -80,11 +80,11 @@ impl Shared {
         confirmation: Confirmation,
         fate: Fate,
         given_up: Option<Box<GivenUp>>,
-        id: impl FnOnce() -> Option<String>,
+        id: impl FnOnce() -> String,
     ) {
         match confirmation.answer() {
             Some(Ok(())) => self.landed(fate, given_up),
-            Some(Err(error)) => self.refused(error, id()),
+            Some(Err(error)) => self.refused(error, Some(id())),
             None => {
                 self.answers.open.fetch_add(1, Relaxed);
                 // Without a listener the process is past counting.

@@ -1,5 +1,6 @@
 //! What a route has received and no lane has yet.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 
 use tokio::time::Instant;
@@ -25,11 +26,10 @@ impl Backlog {
     pub(super) fn push(&mut self, job: Job) {
         self.renew_by(job.renew_at());
         if let Some(key) = job.key {
-            if let Some(behind) = self.keys.get_mut(&key) {
-                behind.push_back(job);
-                return;
+            match self.keys.entry(key) {
+                Entry::Occupied(behind) => return behind.into_mut().push_back(job),
+                Entry::Vacant(free) => drop(free.insert(VecDeque::new())),
             }
-            self.keys.insert(key, VecDeque::new());
         }
         self.ready.push_back(job);
     }
@@ -46,9 +46,10 @@ impl Backlog {
 
     /// Says that a message of `key` is done: the next one may be handled.
     pub(super) fn free(&mut self, key: KeyHash) {
-        match self.keys.get_mut(&key).and_then(VecDeque::pop_front) {
+        let Entry::Occupied(mut behind) = self.keys.entry(key) else { return };
+        match behind.get_mut().pop_front() {
             Some(next) => self.ready.push_back(next),
-            None => drop(self.keys.remove(&key)),
+            None => drop(behind.remove()),
         }
     }
 

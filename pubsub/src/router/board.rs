@@ -8,11 +8,10 @@ use tokio::time::Instant;
 
 use super::backlog::Backlog;
 use super::gate::Gate;
-use super::job::{Claim, Job};
+use super::job::Job;
 use super::ledger::{Doing, Running, Snapshot};
 use super::room::Room;
 use super::wake::{LaneWake, WorkerWake};
-use crate::MessageId;
 
 /// The messages of one route, from being received to being settled.
 ///
@@ -89,31 +88,28 @@ impl Board {
         self.wake_idle(state);
     }
 
-    /// Strikes off what `lane` has settled, and gives it the next message, whose handler begins `now`: the clock is looked
-    /// at if the lane has not done so. When there is none, the lane's worker is woken as soon as there is.
-    pub(super) fn next(&self, lane: usize, settled: Option<Claim>, now: &mut Option<Instant>) -> Option<Job> {
+    /// Strikes off what `lane` has, if it has `settled` that, and puts the next message into `job`, whose handler begins
+    /// `now`: the clock is looked at if the lane has not done so. When there is none, the lane's worker is woken as soon as
+    /// there is.
+    pub(super) fn next(&self, lane: usize, settled: bool, now: &mut Option<Instant>, job: &mut Option<Job>) {
         let mut state = self.lock();
-        let puller_waits = settled.is_some_and(|claim| state.strike(lane, &claim));
-        let job = if self.gate.is_paused() { None } else { state.backlog.pop() };
-        let worker = lane % self.workers.len();
-        match &job {
-            // It may have no free lane left, so that waking it would be waking nobody.
-            Some(_) => state.idle.retain(|idle| *idle != worker),
-            None if state.idle.contains(&worker) => {}
-            None => state.idle.push(worker),
-        }
-        if let Some(job) = &job {
+        let puller_waits = settled && state.strike(lane);
+        *job = if self.gate.is_paused() { None } else { state.backlog.pop() };
+        if let Some(job) = job {
             state.running[lane] = Some(Running::new(job, *now.get_or_insert_with(Instant::now)));
+        }
+        // A worker that has got something may have no free lane left, so that waking it would be waking nobody.
+        if job.is_none() || !state.idle.is_empty() {
+            state.mark_idle(lane % self.workers.len(), job.is_none());
         }
         drop(state);
         self.wake_puller(puller_waits);
-        job
     }
 
     /// Strikes off what `lane` has settled, when it takes no other: the next of its key may be handled.
-    pub(super) fn finish(&self, lane: usize, settled: &Claim) {
+    pub(super) fn finish(&self, lane: usize) {
         let mut state = self.lock();
-        let puller_waits = state.strike(lane, settled);
+        let puller_waits = state.strike(lane);
         self.wake_idle(state);
         self.wake_puller(puller_waits);
     }
@@ -145,11 +141,6 @@ impl Board {
         if let Some(running) = &mut self.lock().running[lane] {
             running.lease = lease;
         }
-    }
-
-    /// The message that `lane` has, until it is struck off.
-    pub(super) fn message(&self, lane: usize) -> Option<MessageId> {
-        self.lock().running[lane].as_ref().map(|running| running.message.id.clone())
     }
 
     /// Hands out what was held during a pause, and the retries that are due, and has leases extended; answers when to
@@ -255,10 +246,18 @@ impl Board {
 }
 
 impl State {
+    /// Notes whether a worker has to be woken when there is something to do.
+    fn mark_idle(&mut self, worker: usize, is_idle: bool) {
+        self.idle.retain(|idle| *idle != worker);
+        if is_idle {
+            self.idle.push(worker);
+        }
+    }
+
     /// Strikes off a message that was settled; answers whether the puller is to be woken for that. It looks for room
     /// itself when a retry is put off: then nothing may be struck off for long.
-    fn strike(&mut self, lane: usize, settled: &Claim) -> bool {
-        self.running[lane] = None;
+    fn strike(&mut self, lane: usize) -> bool {
+        let Some(settled) = self.running[lane].take() else { return false };
         self.held.messages -= 1;
         self.held.bytes -= settled.bytes;
         if let Some(key) = settled.key {

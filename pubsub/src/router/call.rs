@@ -34,23 +34,22 @@ pub(super) struct Burial {
 
 impl Call {
     /// The call of a lane that has never had a message.
-    pub(super) fn none() -> Self {
+    pub(super) fn new() -> Self {
         let correlation = Correlation::default();
         Self { correlation, since: Instant::now(), held: false, hold: None, outbox: None, burial: None }
     }
 
-    pub(super) fn new(shared: &Shared, job: &Job, since: Instant) -> Self {
+    /// Becomes the call for another message.
+    pub(super) fn begin(&mut self, shared: &Shared, job: &Job, since: Instant) {
         let traceparent = job.delivery.message().attributes.get("traceparent");
         let parent = traceparent.and_then(|text| TraceContext::parse(text.as_bytes()));
         let trace = parent.map_or_else(TraceContext::new, |parent| parent.child());
-        Self {
-            correlation: Correlation { trace: Some(trace), request_id: None },
-            since,
-            held: false,
-            hold: shared.in_batches.then(Arc::default),
-            outbox: shared.exactly_once.then(|| Outbox::new(Arc::clone(&shared.source))),
-            burial: None,
-        }
+        self.correlation = Correlation { trace: Some(trace), request_id: None };
+        self.since = since;
+        self.held = false;
+        self.hold = shared.in_batches.then(Arc::default);
+        self.outbox = shared.exactly_once.then(|| Outbox::new(Arc::clone(&shared.source)));
+        self.burial = None;
     }
 
     /// What the handler is called with.

@@ -14,10 +14,10 @@ use super::dead_letter::{DeadLetter, GivenUp};
 use super::lane::Lane;
 use super::ledger::Doing;
 use super::shared::Shared;
-use crate::driver::{Outcome, Outgoing};
+use crate::driver::{Lease, Outcome, Outgoing};
 use crate::failure::Verdict;
 use crate::metrics::Fate;
-use crate::{Confirmation, DecodeError, Delivery, Error, Failure, Undecodable};
+use crate::{Confirmation, DecodeError, Error, Failure, Undecodable};
 
 /// What keeps a dead letter from being made, for good, is for people to mend.
 const WILL_NOT_PASS: &str = ": this does not pass by itself. Until the place for dead letters takes it (see its limit on \
@@ -36,7 +36,7 @@ impl Lane {
         let chain = Chain(failure.error()).to_string();
         if shared.board.is_draining() {
             warn!(route, message_id = %id, attempt, error = chain, "handler failed while stopping; message is returned");
-            self.settle(shared, Fate::Returned, Delivery::release);
+            self.settle(shared, Fate::Returned, |lease| lease.settle(Outcome::Return));
             return;
         }
         let last = attempt >= shared.policy.attempts;
@@ -60,14 +60,15 @@ impl Lane {
     /// Has a message come again after a pause: from the broker if it can do that, else from here.
     fn retry(&mut self, shared: &Shared, pause: Duration, fate: Fate) {
         if shared.capabilities.nack_delay {
-            self.settle(shared, fate, |delivery| delivery.nack_after(pause));
+            self.settle(shared, fate, |lease| lease.settle(Outcome::Nack { after: Some(pause) }));
             return;
         }
         let Some(job) = self.job.take() else { return };
         match shared.board.delay(self.index, job, Instant::now() + pause) {
             None => shared.metrics.fate(fate),
             Some(job) => {
-                self.settle_job(shared, job, Fate::Returned, None, Delivery::release);
+                self.job = Some(job);
+                self.settle(shared, Fate::Returned, |lease| lease.settle(Outcome::Return));
             }
         }
     }
@@ -85,12 +86,12 @@ impl Lane {
         let Some(to) = &shared.dead_letter else {
             let letter = dead.letter(&shared.source, &shared.capabilities.limits);
             let outcome = Outcome::Reject { reason: reason.clone(), letter: Some(Box::new(letter)) };
-            return self.settle_unhandled(shared, Fate::Rejected, reason, |delivery| delivery.settle(outcome));
+            return self.settle_unhandled(shared, Fate::Rejected, reason, |lease| lease.settle(outcome));
         };
         let mut letter = dead.letter(&shared.source, &to.capabilities().limits);
         if shared.exactly_once && to.prepare(&mut letter).is_ok() {
             let outbox = vec![Outgoing::new(to.endpoint(), letter)];
-            let commit = |delivery: Delivery| delivery.commit(outbox);
+            let commit = |lease: Box<dyn Lease>| lease.commit(outbox);
             return self.settle_unhandled(shared, Fate::DeadLettered, reason, commit);
         }
         let to = to.clone();
@@ -112,7 +113,7 @@ impl Lane {
         let correlation = correlation.clone();
         let reason = burial.take().map(|burial| burial.reason).unwrap_or_default();
         correlation::with(&correlation, || match result {
-            Ok(()) => self.settle_unhandled(shared, Fate::DeadLettered, reason, Delivery::ack),
+            Ok(()) => self.settle_unhandled(shared, Fate::DeadLettered, reason, |lease| lease.settle(Outcome::Ack)),
             Err(error) => self.keep_unburied(shared, &error),
         });
         Poll::Ready(())
@@ -125,7 +126,7 @@ impl Lane {
         let error = Chain(cause).to_string();
         if shared.board.is_draining() {
             warn!(route, message_id = %id, error, "no dead letter was made; message is returned");
-            self.settle(shared, Fate::Returned, Delivery::release);
+            self.settle(shared, Fate::Returned, |lease| lease.settle(Outcome::Return));
         } else {
             let pause = shared.policy.backoff.max;
             let hint = if cause.is_retryable() { "" } else { WILL_NOT_PASS };
@@ -140,9 +141,9 @@ impl Lane {
         shared: &Shared,
         fate: Fate,
         reason: String,
-        outcome: impl FnOnce(Delivery) -> Confirmation,
+        how: impl FnOnce(Box<dyn Lease>) -> Confirmation,
     ) {
-        let Some(job) = self.job.take() else { return };
+        let Some(job) = &self.job else { return };
         let given_up = GivenUp {
             message: job.delivery.shared(),
             reason,
@@ -150,6 +151,6 @@ impl Lane {
             position: job.delivery.position(),
             correlation: self.call.correlation.clone(),
         };
-        self.settle_job(shared, job, fate, Some(Box::new(given_up)), outcome);
+        self.settle_as(shared, fate, Some(Box::new(given_up)), how);
     }
 }

@@ -32,13 +32,8 @@ struct Loan {
     by: Duration,
 }
 
-/// What a job leaves behind on the board while its delivery is being settled.
-pub(super) struct Claim {
-    pub(super) key: Option<KeyHash>,
-    pub(super) bytes: usize,
-}
-
 impl Job {
+    #[inline]
     pub(super) fn new(mut delivery: Delivery, seq: u64, received: Instant) -> Self {
         delivery.release_on_drop();
         let message = delivery.message();
@@ -68,11 +63,6 @@ impl Job {
             loan.renew = now + loan.by / 2;
         }
         Some(loan.renew)
-    }
-
-    /// Parts the delivery, to be settled, from what the board still knows of it.
-    pub(super) fn part(self) -> (Delivery, Claim) {
-        (self.delivery, Claim { key: self.key, bytes: self.bytes })
     }
 }
 

@@ -1,5 +1,6 @@
 //! A lane: handles one message at a time, and settles it.
 
+use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
@@ -9,13 +10,14 @@ use tracing::warn;
 
 use super::call::Call;
 use super::dead_letter::GivenUp;
-use super::job::{Claim, Job};
+use super::job::Job;
 use super::ledger::Doing;
 use super::shared::Shared;
 use super::slot::Slot;
 use super::wake::LaneWake;
+use crate::driver::{Lease, Outcome};
 use crate::metrics::{Class, Fate};
-use crate::{Confirmation, Delivery, Failure};
+use crate::{Confirmation, Failure};
 
 /// Handles one message at a time. What becomes of those whose handlers fail is in `failing.rs`.
 pub(super) struct Lane {
@@ -26,8 +28,8 @@ pub(super) struct Lane {
     pub(super) job: Option<Job>,
     /// What is done with the message, or was done with the last one.
     pub(super) call: Call,
-    /// What was settled and is still on the board.
-    settled: Option<Claim>,
+    /// Whether the last message was settled and is still on the board.
+    settled: bool,
     /// When the last message ended, if that was in this turn: the next one begins then.
     ended: Option<Instant>,
     /// When to be polled even if nothing has happened.
@@ -48,8 +50,8 @@ impl Lane {
             wake,
             waker,
             job: None,
-            call: Call::none(),
-            settled: None,
+            call: Call::new(),
+            settled: false,
             ended: None,
             deadline: None,
             is_free: true,
@@ -61,29 +63,29 @@ impl Lane {
     pub(super) fn poll(&mut self, shared: &Shared) -> Poll<()> {
         self.ended = None;
         for _ in 0..TURN {
-            if self.job.is_none() {
-                let mut now = self.ended.take();
-                let Some(job) = shared.board.next(self.index, self.settled.take(), &mut now) else {
-                    return Poll::Ready(());
-                };
-                self.begin(shared, job, now.unwrap_or_else(Instant::now));
+            if self.job.is_none() && !self.begin(shared) {
+                return Poll::Ready(());
             }
             ready!(self.go_on(shared));
         }
-        if let Some(settled) = self.settled.take() {
-            shared.board.finish(self.index, &settled);
+        if mem::take(&mut self.settled) {
+            shared.board.finish(self.index);
         }
         self.wake.wake_lane();
         Poll::Pending
     }
 
-    fn begin(&mut self, shared: &Shared, job: Job, since: Instant) {
+    /// Takes on the next message; false when there is none.
+    fn begin(&mut self, shared: &Shared) -> bool {
+        let mut now = self.ended.take();
+        shared.board.next(self.index, mem::take(&mut self.settled), &mut now, &mut self.job);
+        let Some(job) = &self.job else { return false };
         if job.attempt > 1 {
             shared.metrics.redelivered.inc();
         }
-        self.call = Call::new(shared, &job, since);
-        self.slot.start(self.call.request(&job, shared.route));
-        self.job = Some(job);
+        self.call.begin(shared, job, now.unwrap_or_else(Instant::now));
+        self.slot.start(self.call.request(job, shared.route));
+        true
     }
 
     /// Goes on with the message; ready when the lane is done with it.
@@ -135,9 +137,9 @@ impl Lane {
         self.deadline = None;
         match result {
             Ok(()) => {
-                self.settle(shared, Fate::Acked, |delivery| match outbox {
-                    Some(outbox) => delivery.commit(outbox),
-                    None => delivery.ack(),
+                self.settle(shared, Fate::Acked, |lease| match outbox {
+                    Some(outbox) => lease.commit(outbox),
+                    None => lease.settle(Outcome::Ack),
                 });
             }
             Err(failure) => self.fail(shared, &failure),
@@ -148,7 +150,7 @@ impl Lane {
     fn return_held(&mut self, shared: &Shared) -> Poll<()> {
         correlation::with(&self.call.correlation, || self.slot.clear());
         self.deadline = None;
-        self.settle(shared, Fate::Returned, Delivery::release);
+        self.settle(shared, Fate::Returned, |lease| lease.settle(Outcome::Return));
         Poll::Ready(())
     }
 
@@ -177,27 +179,24 @@ impl Lane {
     }
 
     /// Settles the message.
-    pub(super) fn settle(&mut self, shared: &Shared, fate: Fate, outcome: impl FnOnce(Delivery) -> Confirmation) {
-        if let Some(job) = self.job.take() {
-            self.settle_job(shared, job, fate, None, outcome);
-        }
+    pub(super) fn settle(&mut self, shared: &Shared, fate: Fate, how: impl FnOnce(Box<dyn Lease>) -> Confirmation) {
+        self.settle_as(shared, fate, None, how);
     }
 
-    /// [`settle`](Self::settle) for a message that was taken from the lane, maybe for good.
-    pub(super) fn settle_job(
+    /// [`settle`](Self::settle) for a message that may be given up. It stays where it is until that is done.
+    pub(super) fn settle_as(
         &mut self,
         shared: &Shared,
-        job: Job,
         fate: Fate,
         given_up: Option<Box<GivenUp>>,
-        outcome: impl FnOnce(Delivery) -> Confirmation,
+        how: impl FnOnce(Box<dyn Lease>) -> Confirmation,
     ) {
-        let (delivery, claim) = job.part();
-        let confirmation = outcome(delivery);
-        self.settled = Some(claim);
+        let Some(job) = &mut self.job else { return };
+        let confirmation = job.delivery.settle_in_place(how);
+        self.settled = true;
         shared.metrics.inflight.dec();
-        let id = || shared.board.message(self.index).map(|id| id.to_string());
-        shared.count_settled(confirmation, fate, given_up, id);
+        shared.count_settled(confirmation, fate, given_up, || job.delivery.message().id.to_string());
+        self.job = None;
     }
 
     /// Drops what the lane does; its message goes back.
@@ -208,10 +207,10 @@ impl Lane {
         correlation::with(&correlation, || {
             self.slot.clear();
             warn!(route = shared.route, message_id = %id, attempt, "handler was cut off at the deadline; message is returned");
-            self.settle(shared, Fate::Returned, Delivery::release);
+            self.settle(shared, Fate::Returned, |lease| lease.settle(Outcome::Return));
         });
-        if let Some(settled) = self.settled.take() {
-            shared.board.finish(self.index, &settled);
+        if mem::take(&mut self.settled) {
+            shared.board.finish(self.index);
         }
     }
 }

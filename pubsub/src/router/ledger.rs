@@ -7,11 +7,14 @@ use tokio::time::Instant;
 use super::job::Job;
 use crate::Message;
 use crate::delivery::Position;
+use crate::memory::KeyHash;
 
-/// A message that a lane has.
+/// A message that a lane has, until it is struck off.
 #[derive(Clone)]
 pub(super) struct Running {
     pub(super) message: Arc<Message>,
+    pub(super) key: Option<KeyHash>,
+    pub(super) bytes: usize,
     pub(super) position: Option<Position>,
     pub(super) attempt: u32,
     pub(super) since: Instant,
@@ -51,7 +54,8 @@ impl Running {
     /// A message whose handler begins.
     pub(super) fn new(job: &Job, since: Instant) -> Self {
         let Held { message, position, attempt, received, lease } = Held::new(job);
-        Self { message, position, attempt, since, received, lease, doing: Doing::Handling }
+        let (key, bytes) = (job.key, job.bytes);
+        Self { message, key, bytes, position, attempt, since, received, lease, doing: Doing::Handling }
     }
 }
 

@@ -203,7 +203,7 @@ impl Route {
 
     fn give_back_waiting(&self) {
         for job in self.shared.board.drain() {
-            drop(job.part().0);
+            drop(job);
             self.shared.returned.add(1);
             self.shared.metrics.fate(Fate::Returned);
             self.shared.metrics.inflight.dec();
