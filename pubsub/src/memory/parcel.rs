@@ -14,7 +14,6 @@ pub(super) struct Parcel {
 }
 
 impl Parcel {
-    #[inline]
     pub(super) fn new(message: Message) -> Self {
         let (key, size) = (message.key.as_deref().map(hash_key), message.size());
         Self { message: Arc::new(message), key, size }
