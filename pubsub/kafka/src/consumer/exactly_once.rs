@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 use super::batch::Batch;
 use super::context::ConsumerCx;
 use super::feed::Feed;
-use super::state::{Entry, owned};
+use super::state::{Lent, owned};
 use super::transactions::{Done, Fault, Transactions};
 use super::worker::{Ended, Worker};
 use crate::SYSTEM;
@@ -135,7 +135,7 @@ impl Feed {
     }
 
     /// Takes a message as done, and keeps what its handler left.
-    pub(super) fn commit(&self, entry: Entry, outbox: Vec<Outgoing>) -> Confirmation {
+    pub(super) fn commit(&self, entry: Lent, outbox: Vec<Outgoing>) -> Confirmation {
         if !self.is_transactional() {
             drop(self.settle(entry, Outcome::Nack { after: None }));
             let what = "no transactions were begun; the message is delivered again";

@@ -13,7 +13,7 @@ use std::time::Instant;
 use mainspring_pubsub::driver::{PartitionProgress, Progress};
 use mainspring_pubsub::{Error, ErrorKind};
 
-use super::state::{Entry, Fetched, Room, State, owned};
+use super::state::{Fetched, Queued, Room, State, owned};
 use super::transactions::Transactions;
 use super::waiting::Halted;
 
@@ -32,7 +32,7 @@ const SHOWN_GAPS: usize = 100;
 #[derive(Default)]
 pub(super) struct Feed {
     /// What the reader has taken over and hands out next, in order. Locked before the state, where both are.
-    run: Mutex<VecDeque<Entry>>,
+    run: Mutex<VecDeque<Queued>>,
     state: Mutex<State>,
     /// Wakes the consumer's thread in a rebalance, when nothing is out any more.
     pub(super) drained: Condvar,
@@ -172,12 +172,12 @@ impl Feed {
         self.transactions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn run(&self) -> MutexGuard<'_, VecDeque<Entry>> {
+    pub(super) fn run(&self) -> MutexGuard<'_, VecDeque<Queued>> {
         self.run.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For what also concerns messages that the reader has taken over.
-    pub(super) fn lock_all(&self) -> (MutexGuard<'_, VecDeque<Entry>>, MutexGuard<'_, State>) {
+    pub(super) fn lock_all(&self) -> (MutexGuard<'_, VecDeque<Queued>>, MutexGuard<'_, State>) {
         let run = self.run();
         (run, self.lock())
     }

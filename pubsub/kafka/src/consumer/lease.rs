@@ -7,18 +7,18 @@ use mainspring_pubsub::driver::{Confirmation, Lease, Outcome, Outgoing};
 use tokio::time::Instant;
 
 use super::feed::Feed;
-use super::state::Entry;
+use super::state::Lent;
 use crate::SYSTEM;
 
 /// A message stays on loan for as long as its partition stays: there is no other end to it.
 #[derive(Debug)]
 pub(super) struct KafkaLease {
     feed: Arc<Feed>,
-    entry: Entry,
+    entry: Lent,
 }
 
 impl KafkaLease {
-    pub(super) fn new(feed: Arc<Feed>, entry: Entry) -> Self {
+    pub(super) fn new(feed: Arc<Feed>, entry: Lent) -> Self {
         Self { feed, entry }
     }
 }

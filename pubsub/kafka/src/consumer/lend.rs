@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::feed::{Feed, MAX_BYTES, MAX_MESSAGES};
 use super::lease::KafkaLease;
 use super::partition::Partition;
-use super::state::{Entry, owned};
+use super::state::{Lent, Queued, owned};
 use crate::SYSTEM;
 use crate::error::error;
 
@@ -37,8 +37,9 @@ impl Feed {
         if run.is_empty() {
             self.refill(&mut run, cx)?;
         }
-        let Some(mut entry) = run.pop_front() else { return Err(Nothing::Until(None)) };
+        let Some(entry) = run.pop_front() else { return Err(Nothing::Until(None)) };
         drop(run);
+        let mut entry = entry.lend();
         entry.attempt += 1;
         let (message, attempt) = (Arc::clone(&entry.message), entry.attempt);
         let position = u32::try_from(entry.partition).ok().zip(u64::try_from(entry.offset).ok());
@@ -50,7 +51,7 @@ impl Feed {
     }
 
     /// Takes over the next messages that are ready, at least one. From now on they count as out.
-    fn refill(&self, run: &mut VecDeque<Entry>, cx: &mut Context<'_>) -> Result<(), Nothing> {
+    fn refill(&self, run: &mut VecDeque<Queued>, cx: &mut Context<'_>) -> Result<(), Nothing> {
         let mut state = self.lock();
         let due = state.tick();
         if state.ready.is_empty() {
@@ -91,14 +92,14 @@ impl Feed {
         Ok(())
     }
 
-    pub(super) fn settle(&self, entry: Entry, outcome: Outcome) -> Confirmation {
+    pub(super) fn settle(&self, entry: Lent, outcome: Outcome) -> Confirmation {
         match outcome {
             Outcome::Ack => self.ack(&entry),
             outcome => self.give_back(entry, outcome),
         }
     }
 
-    fn ack(&self, entry: &Entry) -> Confirmation {
+    fn ack(&self, entry: &Lent) -> Confirmation {
         let mut state = self.lock();
         let Some(partition) = owned(&mut state.partitions, entry) else { return Confirmation::lost(SYSTEM) };
         self.back(partition);
@@ -110,7 +111,7 @@ impl Feed {
         Confirmation::settled()
     }
 
-    fn give_back(&self, mut entry: Entry, outcome: Outcome) -> Confirmation {
+    fn give_back(&self, mut entry: Lent, outcome: Outcome) -> Confirmation {
         let (mut run, mut state) = self.lock_all();
         let state = &mut *state;
         let Some(partition) = owned(&mut state.partitions, &entry) else { return Confirmation::lost(SYSTEM) };
@@ -127,15 +128,15 @@ impl Feed {
         if pause.is_zero() && !partition.leaving && run.back().is_some_and(|last| entry.order < last.order) {
             // Still out, and next in its turn.
             let place = run.partition_point(|other| other.order < entry.order);
-            run.insert(place, entry);
+            run.insert(place, entry.wait());
         } else {
             self.back(partition);
             // What is about to leave comes again elsewhere.
             if !partition.leaving {
                 state.bytes += entry.size;
                 match pause.is_zero() {
-                    true => state.make_ready(entry),
-                    false => drop(state.delayed.insert((Instant::now() + pause, entry.order), entry)),
+                    true => state.make_ready(entry.wait()),
+                    false => drop(state.delayed.insert((Instant::now() + pause, entry.order), entry.wait())),
                 }
             }
         }
@@ -158,7 +159,7 @@ impl Feed {
     }
 
     /// Whether the loan still stands.
-    pub(super) fn holds(&self, entry: &Entry) -> bool {
+    pub(super) fn holds(&self, entry: &Lent) -> bool {
         owned(&mut self.lock().partitions, entry).is_some()
     }
 }

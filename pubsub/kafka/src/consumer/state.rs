@@ -17,8 +17,8 @@ pub(super) struct State {
     /// Few, and looked up three times for each message: nothing that hashes.
     pub(super) partitions: BTreeMap<i32, Partition>,
     /// By order.
-    pub(super) ready: VecDeque<Entry>,
-    pub(super) delayed: BTreeMap<(Instant, u64), Entry>,
+    pub(super) ready: VecDeque<Queued>,
+    pub(super) delayed: BTreeMap<(Instant, u64), Queued>,
     /// Of what is ready or delayed.
     pub(super) bytes: usize,
     /// Of what handlers have left, until it is committed.
@@ -43,14 +43,26 @@ pub(super) struct State {
 /// A message as the consumer has fetched it.
 pub(super) struct Fetched {
     pub(super) offset: i64,
-    pub(super) message: Arc<Message>,
+    pub(super) message: Message,
     pub(super) size: usize,
 }
 
-/// A message that waits, or is out.
-pub(super) struct Entry {
+/// A message that waits.
+pub(super) type Queued = Entry<Content>;
+/// A message that is out.
+pub(super) type Lent = Entry<Arc<Message>>;
+
+/// The message of one that waits. It has its memory from whoever reads, not from the consumer's thread: that thread has the
+/// client allocate all the time, and whoever gave the memory back would wait for it.
+pub(super) enum Content {
+    Fresh(Message),
+    /// It was out before.
+    Known(Arc<Message>),
+}
+
+pub(super) struct Entry<M> {
     pub(super) order: u64,
-    pub(super) message: Arc<Message>,
+    pub(super) message: M,
     pub(super) size: usize,
     pub(super) attempt: u32,
     pub(super) partition: i32,
@@ -70,7 +82,7 @@ impl Fetched {
     /// What costs something is done here, before the lock is taken.
     pub(super) fn new(offset: i64, message: Message) -> Self {
         let size = message.size();
-        Self { offset, message: Arc::new(message), size }
+        Self { offset, message, size }
     }
 }
 
@@ -92,7 +104,7 @@ impl State {
         let Some(place) = partition.fetched(offset) else { return passed };
         let entry = Entry {
             order: self.next_order,
-            message,
+            message: Content::Fresh(message),
             size,
             attempt: 0,
             partition: number,
@@ -107,7 +119,7 @@ impl State {
     }
 
     /// Puts a message back at its old place.
-    pub(super) fn make_ready(&mut self, entry: Entry) {
+    pub(super) fn make_ready(&mut self, entry: Queued) {
         let place = self.ready.partition_point(|other| other.order < entry.order);
         self.ready.insert(place, entry);
     }
@@ -131,14 +143,14 @@ impl State {
     }
 
     /// Forgets what waits.
-    pub(super) fn purge(&mut self, gone: impl Fn(&Entry) -> bool) {
+    pub(super) fn purge(&mut self, gone: impl Fn(&Queued) -> bool) {
         self.ready.retain(|entry| !gone(entry));
         self.delayed.retain(|_, entry| !gone(entry));
         self.bytes = self.ready.iter().chain(self.delayed.values()).map(|entry| entry.size).sum();
     }
 
     /// Takes from the reader's run what it has of these partitions: it is out no longer.
-    pub(super) fn take_back(&mut self, run: &mut VecDeque<Entry>, partitions: &[i32]) {
+    pub(super) fn take_back(&mut self, run: &mut VecDeque<Queued>, partitions: &[i32]) {
         run.retain(|entry| {
             let goes = partitions.contains(&entry.partition);
             if goes && let Some(partition) = owned(&mut self.partitions, entry) {
@@ -161,11 +173,36 @@ impl State {
 }
 
 /// The partition of an entry, if it is still the same loan.
-pub(super) fn owned<'a>(partitions: &'a mut BTreeMap<i32, Partition>, entry: &Entry) -> Option<&'a mut Partition> {
+pub(super) fn owned<'a, M>(
+    partitions: &'a mut BTreeMap<i32, Partition>,
+    entry: &Entry<M>,
+) -> Option<&'a mut Partition> {
     partitions.get_mut(&entry.partition).filter(|partition| partition.generation == entry.generation)
 }
 
-impl fmt::Debug for Entry {
+impl Queued {
+    pub(super) fn lend(self) -> Lent {
+        self.with(|content| match content {
+            Content::Fresh(message) => Arc::new(message),
+            Content::Known(message) => message,
+        })
+    }
+}
+
+impl Lent {
+    pub(super) fn wait(self) -> Queued {
+        self.with(Content::Known)
+    }
+}
+
+impl<M> Entry<M> {
+    fn with<N>(self, change: impl FnOnce(M) -> N) -> Entry<N> {
+        let Self { order, message, size, attempt, partition, offset, generation, number } = self;
+        Entry { order, message: change(message), size, attempt, partition, offset, generation, number }
+    }
+}
+
+impl<M> fmt::Debug for Entry<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.partition, self.offset)
     }
