@@ -20,6 +20,7 @@ pub struct History(Arc<Mutex<Vec<usize>>>);
 
 /// A router that handles into a history.
 pub struct Member {
+    cx: Context,
     trigger: Trigger,
     running: JoinSet<Result<(), Error>>,
 }
@@ -78,8 +79,8 @@ impl History {
         let router = self.router("member", inbox);
         let (trigger, cx) = Context::test("member");
         let mut running = JoinSet::new();
-        running.spawn(router.run(cx));
-        Member { trigger, running }
+        running.spawn(router.run(cx.clone()));
+        Member { cx, trigger, running }
     }
 }
 
@@ -87,5 +88,8 @@ impl Member {
     pub async fn stop(mut self) {
         self.trigger.request(Instant::now() + PATIENCE);
         self.running.join_next().await.unwrap().unwrap().unwrap();
+        for flush in self.cx.board().take_flushes() {
+            flush.run().await.expect("everything that was acked is committed");
+        }
     }
 }
