@@ -20,6 +20,11 @@ pub struct Policy {
     pub timeout: Duration,
     /// What becomes of a message that an extractor cannot read. Default [`Undecodable::Reject`].
     pub undecodable: Undecodable,
+    /// How long the lease of a message is kept in all, from its receipt: while it waits, is handled, or pauses between
+    /// attempts here. After that it is not extended any more; the broker takes the message back, and settling it here
+    /// answers [`Lost`](crate::ErrorKind::Lost). Default 1 h. Only for brokers that lend for a time:
+    /// [`Capabilities::lease`](crate::driver::Capabilities::lease).
+    pub max_lease: Duration,
 }
 
 /// What becomes of a message that an extractor cannot read.
@@ -69,6 +74,12 @@ impl Policy {
         self.undecodable = undecodable;
         self
     }
+
+    /// Sets how long the lease of a message is kept in all.
+    pub fn max_lease(mut self, max_lease: Duration) -> Self {
+        self.max_lease = max_lease;
+        self
+    }
 }
 
 impl Default for Policy {
@@ -78,6 +89,7 @@ impl Default for Policy {
             backoff: Backoff::exponential(Duration::from_millis(200), Duration::from_secs(30)),
             timeout: Duration::from_secs(30),
             undecodable: Undecodable::Reject,
+            max_lease: Duration::from_secs(60 * 60),
         }
     }
 }

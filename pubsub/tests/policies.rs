@@ -12,7 +12,7 @@ use mainspring_config::ByteSize;
 use mainspring_pubsub::driver::Capabilities;
 use mainspring_pubsub::memory::{Broker, Config};
 use mainspring_pubsub::{Attempt, Backoff, ErrorKind, Failure, Message, Policy, Router, State, Subscriber, Text};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// What a router says that does not start.
 async fn refused(router: Router) -> String {
@@ -84,7 +84,7 @@ async fn a_policy_that_outlasts_the_lease_is_refused_with_what_would_fit() {
 
     let said = refused(lent(&once, Policy::default()).await).await;
     assert!(
-        said.contains("route `ship`: a handler may take 30s, and lending://orders lends a message for 20s"),
+        said.contains("route `ship`: a handler may take 30s over a message, and lending://orders lends it for 20s"),
         "{said}"
     );
     assert!(said.contains("which cannot be extended"), "{said}");
@@ -94,6 +94,13 @@ async fn a_policy_that_outlasts_the_lease_is_refused_with_what_would_fit() {
     let ten = Policy::default().attempts(10).timeout(secs(60)).backoff(Backoff::fixed(secs(1)));
     let said = refused(lent(&held_here, ten.clone()).await).await;
     assert!(said.contains("10 attempts may take 609s in all, during which the router holds the message"), "{said}");
+
+    let short = Policy::default().max_lease(secs(25));
+    let said = refused(lent(&|can| can.lease = Some(secs(20)), short.clone()).await).await;
+    assert!(said.contains("a handler may take 30s over a message, and its lease is kept for 25s at most"), "{said}");
+    assert!(said.contains("set a timeout of at most 25s, or raise `Policy::max_lease`"), "{said}");
+    // Where loans have no end there is nothing to keep.
+    start(lent(&|can| can.lease = None, short).await).stop().await;
 
     // The broker that makes the pauses itself does not lend the message meanwhile.
     for router in [lent(&in_all, ten).await, lent(&once, Policy::default().timeout(secs(20))).await] {
@@ -131,6 +138,28 @@ async fn leases_of_messages_that_wait_are_extended_too() {
     let mut other = broker.subscriber("orders", "ship");
     assert!(timeout(secs(98), other.next()).await.is_err(), "a message that waits was delivered twice");
     assert_eq!(log.wait(4).await, ["a", "b", "c", "d"]);
+    router.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_is_not_kept_longer_than_it_may() {
+    let broker = lending();
+    let slow = |Text(_): Text| async {
+        sleep(secs(25)).await;
+        Ok(())
+    };
+    let router = Router::new().route("ship", broker.subscriber("orders", "ship"), slow).concurrency(1).prefetch(3);
+    let router = start(router.policy(Policy::default().max_lease(secs(60))));
+    for text in ["a", "b", "c", "d"] {
+        broker.publisher("orders").publish(Message::new(text)).await.unwrap();
+    }
+    sleep(secs(1)).await;
+    let (mut other, began) = (broker.subscriber("orders", "ship"), Instant::now());
+    let delivery = timeout(secs(600), other.next()).await.expect("it is kept for ever").unwrap().unwrap();
+    let kept = began.elapsed();
+    assert!(secs(50) < kept && kept <= secs(70), "{kept:?}");
+    assert!(["c", "d"].contains(&common::text(&delivery).as_str()), "the others are done by then");
+    delivery.ack().await.unwrap();
     router.stop().await;
 }
 

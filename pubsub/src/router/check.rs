@@ -46,6 +46,13 @@ pub(super) fn limits(settings: &Settings) -> Result<(), Error> {
         let what = format!("{timeout:?} is no limit at all: a handler that hangs would hold its key until the stop");
         return Err(fault("Policy::timeout", what, "use what the slowest good handler needs, at most a year"));
     }
+    if policy.max_lease > LONGEST {
+        let what = format!(
+            "{:?} is no limit at all: a message that is forgotten here would never come back",
+            policy.max_lease
+        );
+        return Err(fault("Policy::max_lease", what, "the default is an hour; use at most a year"));
+    }
     if first > max {
         let what = format!("the first pause, {first:?}, is longer than the longest, {max:?}");
         return Err(fault("Policy::backoff", what, "raise `Backoff::max` to at least `Backoff::first`"));
@@ -74,33 +81,31 @@ pub(super) fn route<S>(route: &Pending<S>, settings: &Settings) -> Result<(), Er
             return Err(fault("Router::dead_letter", what, hint));
         }
     }
-    let Some(longest) = longest_lease(&capabilities) else { return Ok(()) };
-    let extended = if capabilities.extend { "however often that is extended" } else { "which cannot be extended" };
+    let Some(longest) = longest_lease(&capabilities, policy) else { return Ok(()) };
+    let (lends, longer) = if longest_lease(&capabilities, &Policy::default().max_lease(LONGEST)) == Some(longest) {
+        let extended = if capabilities.extend { "however often that is extended" } else { "which cannot be extended" };
+        (format!("{} lends it for {longest:?} at most, {extended}", at(source)), "have the broker lend for longer")
+    } else {
+        (format!("its lease is kept for {longest:?} at most"), "raise `Policy::max_lease`")
+    };
     if policy.timeout.saturating_add(linger) > longest {
         let waits =
             if linger.is_zero() { String::new() } else { format!(" after {linger:?} of waiting for its batch") };
         let what = format!(
-            "route `{name}`: a handler may take {:?}{waits}, and {} lends a message for {longest:?} at most, {extended}: \
-             it would be handled twice",
-            policy.timeout,
-            at(source)
+            "route `{name}`: a handler may take {:?}{waits} over a message, and {lends}: it would be handled twice",
+            policy.timeout
         );
-        let hint = format!(
-            "set a timeout of at most {:?}, or have the broker lend for longer",
-            longest.saturating_sub(linger)
-        );
+        let hint = format!("set a timeout of at most {:?}, or {longer}", longest.saturating_sub(linger));
         return Err(fault("Policy::timeout", what, &hint));
     }
     let total = retry_total(policy, linger);
     if !capabilities.nack_delay && total > longest {
         let what = format!(
-            "route `{name}`: {} attempts may take {total:?} in all, during which the router holds the message, and {} \
-             lends it for {longest:?} at most, {extended}",
-            policy.attempts,
-            at(source)
+            "route `{name}`: {} attempts may take {total:?} in all, during which the router holds the message, and {lends}",
+            policy.attempts
         );
-        let hint = "lower the attempts, `Backoff::max` or the timeout, or have the broker lend for longer";
-        return Err(fault("Policy::attempts", what, hint));
+        let hint = format!("lower the attempts, `Backoff::max` or the timeout, or {longer}");
+        return Err(fault("Policy::attempts", what, &hint));
     }
     Ok(())
 }
@@ -168,9 +173,9 @@ pub(super) fn at(source: &Endpoint) -> String {
 }
 
 /// How long a message can be kept; `None` when there is no end.
-fn longest_lease(capabilities: &Capabilities) -> Option<Duration> {
-    let once = capabilities.lease.filter(|_| !capabilities.extend);
-    once.into_iter().chain(capabilities.limits.lease).min()
+fn longest_lease(capabilities: &Capabilities, policy: &Policy) -> Option<Duration> {
+    let lent = capabilities.lease.map(|once| if capabilities.extend { policy.max_lease } else { once });
+    lent.into_iter().chain(capabilities.limits.lease).min()
 }
 
 /// The longest that all attempts and the pauses between them may take.

@@ -27,19 +27,21 @@ pub(super) struct Job {
 struct Loan {
     /// When the broker takes the message back.
     expires: Option<Instant>,
-    /// When to have it extended, and by how much.
-    renew: Instant,
+    /// When to have it extended, and by how much. `None` once that is never again.
+    renew: Option<Instant>,
     by: Duration,
+    /// From then on it is not extended any more.
+    until: Instant,
 }
 
 impl Job {
     #[inline]
-    pub(super) fn new(mut delivery: Delivery, seq: u64, received: Instant) -> Self {
+    pub(super) fn new(mut delivery: Delivery, seq: u64, received: Instant, max_lease: Duration) -> Self {
         delivery.release_on_drop();
         let message = delivery.message();
         let (key, bytes) = (message.key.as_deref().map(hash_key), message.size());
         let attempt = delivery.attempt().unwrap_or(1);
-        let loan = delivery.lease().map(|expires| Box::new(Loan::new(expires, received)));
+        let loan = delivery.lease().map(|expires| Box::new(Loan::new(expires, received, max_lease)));
         Self { delivery, attempt, seq, key, bytes, received, loan }
     }
 
@@ -50,27 +52,27 @@ impl Job {
 
     /// When the lease has to be extended.
     pub(super) fn renew_at(&self) -> Option<Instant> {
-        Some(self.loan.as_ref()?.renew)
+        self.loan.as_ref()?.renew
     }
 
     /// Has the lease extended if it is time to; answers when it is time again.
     pub(super) fn keep(&mut self, now: Instant) -> Option<Instant> {
         let loan = self.loan.as_mut()?;
-        if loan.renew <= now {
+        if loan.renew.is_some_and(|at| at <= now) {
             // If this fails, settling will say so.
             drop(self.delivery.extend(loan.by));
             loan.expires = self.delivery.lease();
-            loan.renew = now + loan.by / 2;
+            loan.renew = Some(now + loan.by / 2).filter(|at| *at < loan.until);
         }
-        Some(loan.renew)
+        loan.renew
     }
 }
 
 impl Loan {
     /// Half of a loan's length from now is when it is extended, for as long again. One that is almost over is no reason
     /// to do so without pause.
-    fn new(expires: Instant, now: Instant) -> Self {
-        let by = (expires - now).max(LEAST_LEASE);
-        Self { expires: Some(expires), renew: now + by / 2, by }
+    fn new(expires: Instant, now: Instant, most: Duration) -> Self {
+        let (by, until) = ((expires - now).max(LEAST_LEASE), now + most);
+        Self { expires: Some(expires), renew: Some(now + by / 2).filter(|at| *at < until), by, until }
     }
 }

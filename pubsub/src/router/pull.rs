@@ -77,13 +77,14 @@ impl Route {
                 if paused || pause.is_some() {
                     return Poll::Pending;
                 }
+                let max_lease = self.shared.policy.max_lease;
                 // Looking at all of the above, and handing messages over, costs more than a message does: so several
                 // each time.
                 let now = Instant::now();
                 let received = loop {
                     match self.subscriber.poll_next(cx) {
                         Poll::Ready(Ok(Some(delivery))) => {
-                            let job = Job::new(delivery, next_seq, now);
+                            let job = Job::new(delivery, next_seq, now, max_lease);
                             next_seq += 1;
                             let more = room.take(job.bytes);
                             arrived.push(job);
