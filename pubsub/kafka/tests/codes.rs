@@ -114,7 +114,8 @@ async fn a_client_that_failed_for_good_is_replaced() {
 async fn commits_and_fetches_that_fail_for_a_while_lose_nothing() {
     let (mock, kafka) = mock();
     publish(&kafka.publisher(TOPIC).await, 20, 20).await;
-    let url = format!("kafka://{TOPIC}?group=g&protocol=classic&session_timeout=6s");
+    // No classic group: of those, the mock loses a member now and then while its coordinator is looked for.
+    let url = format!("kafka://{TOPIC}?group=g");
     for answer in [Answer::RD_KAFKA_RESP_ERR_NOT_COORDINATOR, Answer::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS] {
         mock.request_errors(Api::OffsetCommit, &[answer]);
     }
