@@ -1,6 +1,7 @@
 //! A broker of a test's own, which it may freeze, kill and configure.
 
 use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -86,8 +87,20 @@ impl Private {
         Some(Self { address, guarded, folder, process })
     }
 
+    /// When this returns, none of its threads runs.
     pub fn freeze(&self) {
         self.signal("STOP");
+        let end = Instant::now() + START;
+        while !self.stands_still() {
+            assert!(Instant::now() < end, "the broker does not stand still");
+        }
+    }
+
+    fn stands_still(&self) -> bool {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap().flatten();
+        let mut states = threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+        // The state is what follows the name, which may have any character in it.
+        states.all(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')))
     }
 
     pub fn thaw(&self) {
@@ -168,8 +181,13 @@ fn is_fetched() -> bool {
     false
 }
 
-/// Three ports that are free just now.
+/// Three ports that are free just now. The broker takes them seconds later, so they are none that the system gives to
+/// connections meanwhile.
 fn ports() -> [u16; 3] {
-    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let listeners = [(); 3].map(|()| {
+        let random = std::iter::repeat_with(|| RandomState::new().build_hasher().finish());
+        let ports = random.map(|random| 20_000 + (random % 12_000) as u16);
+        ports.take(1000).find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok()).expect("no port is free")
+    });
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }
