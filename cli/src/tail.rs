@@ -16,7 +16,10 @@ use crate::show;
 use crate::stop::Stop;
 
 /// How long closing may take.
-const CLOSE: Duration = Duration::from_secs(10);
+const CLOSE: Duration = Duration::from_secs(5);
+
+/// How long it may take to be rid of a group that nobody needs.
+const FORGET: Duration = Duration::from_secs(2);
 
 /// How long to wait after an error that may pass.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -49,11 +52,13 @@ pub(crate) async fn run(settings: &Settings, args: TailArgs, mut stop: Stop) -> 
 
 /// Nobody comes back to a group that was made for this one time.
 async fn forget(brokers: &Brokers, url: &str) {
-    if let Ok(Err(error)) = timeout(CLOSE, brokers.delete_group(url)).await
-        && error.kind() != ErrorKind::Unsupported
-    {
-        complain(&format!("the group of this command is left behind: {}", Chain(&error)));
-    }
+    let why = match timeout(FORGET, brokers.delete_group(url)).await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) if error.kind() == ErrorKind::Unsupported => return,
+        Ok(Err(error)) => Chain(&error).to_string(),
+        Err(_) => "no answer in time".to_owned(),
+    };
+    complain(&format!("the group of this command is left behind: {why}"));
 }
 
 /// Ends after `args.count` messages, when the subscriber is closed, or when nobody reads any more.

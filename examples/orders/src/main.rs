@@ -13,7 +13,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use mainspring::observe::log;
-use mainspring::pubsub::{self, ErrorKind, Failure, Message, Publisher};
+use mainspring::pubsub::{self, ErrorKind, Failure, Message, Policy, Publisher};
 use mainspring::server::{self, Service, SimpleServer};
 use mainspring::web::{Json, Path, Problem};
 use mainspring::{BrokerUrl, BrokersConfig, config};
@@ -82,6 +82,11 @@ async fn newest(State(orders): State<Arc<Orders>>) -> Json<Vec<Entry>> {
     Json(orders.book.newest(100))
 }
 
+/// When to try again to write down what was shipped.
+const WITHOUT_LOG: Duration = Duration::from_secs(1);
+/// How much longer than the work an order may take: an output of the log that stands still must not have it shipped twice.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 /// What the message handler needs.
 #[derive(Clone)]
 struct Shipping {
@@ -100,10 +105,12 @@ async fn ship(
         return Err(failure);
     }
     tokio::time::sleep(shipping.work).await;
-    info!(order = order.id, "shipped");
-    // The log is the record of what was shipped: it has the line before the broker forgets the order.
-    log::written().await;
+    let id = order.id.clone();
     shipping.book.set(order, Status::Shipped);
+    // The log is the record of what was shipped: it has the line before the broker forgets the order.
+    while log::record(|| info!(order = id, "shipped")).await.is_err() {
+        tokio::time::sleep(WITHOUT_LOG).await;
+    }
     Ok(())
 }
 
@@ -118,7 +125,8 @@ async fn run(config: Config) -> server::Result {
 
     let book = Arc::new(Book::default());
     let shipping = Shipping { book: Arc::clone(&book), work: config.work.get() };
-    let router = pubsub::Router::new().route("ship", inbox, ship).concurrency(64).with_state(shipping);
+    let policy = Policy::default().timeout(config.work.get() + PATIENCE);
+    let router = pubsub::Router::new().route("ship", inbox, ship).concurrency(64).policy(policy).with_state(shipping);
 
     SimpleServer::new(config.server).register(Orders { book, events }).daemon("ship", |cx| router.run(cx)).run().await
 }

@@ -3,7 +3,7 @@
 //! [`init`] installs the process's log once. Events come from `tracing` (and from the `log` crate), each becomes one
 //! line in the [schema](#schema) whatever its strings contain, and a thread of its own writes it. When the output does
 //! not keep up, lines are dropped, counted in `log_dropped_total{reason}`, and summed up in a line when it does again.
-//! Who cannot do without a line waits for it: [`written`].
+//! Who cannot do without a line waits for it: [`record`].
 //!
 //! # Schema
 //!
@@ -80,6 +80,11 @@ pub enum Error {
     Installed,
 }
 
+/// What was to be [recorded](record) may have been lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the log could not be written")]
+pub struct Unwritten;
+
 static LOG: OnceLock<Handle> = OnceLock::new();
 
 /// Installs the log of this process.
@@ -116,15 +121,28 @@ pub fn flush(deadline: Duration) -> bool {
     LOG.get().is_none_or(|handle| handle.flush(deadline))
 }
 
-/// Waits until the events that were logged before are written; at once before [`init`].
+/// Logs by `event`, and waits until what that logged is written: for what has to be on record before something else
+/// happens. A handler that records what it did has its message acked after the line is out.
 ///
-/// It is for what has to be on record before something else happens: a handler that logs what it did, and waits, has its
-/// message acked after the line is out. Lines of handlers that wait are few at a time, so that they do not find the
-/// queue full; one that others have filled is dropped and counted all the same, and nobody waits for it. There is no
-/// deadline but the caller's: an output that nobody reads holds up those who wait. Cancel-safe.
-pub async fn written() {
-    if let Some(handle) = LOG.get() {
-        handle.0.written().await;
+/// ```
+/// # async fn f(id: u32) -> Result<(), mainspring_observe::log::Unwritten> {
+/// use mainspring_observe::log;
+///
+/// log::record(|| tracing::info!(id, "shipped")).await
+/// # }
+/// ```
+///
+/// Fails when lines were lost meanwhile, for the output failed or others had filled the queue: this one may be among them,
+/// or not. Those who wait have few lines at a time, so that they fill no queue. There is no deadline but the caller's: an
+/// output that nobody reads holds up those who wait. Dropping the future leaves the line where it is. Before [`init`], and
+/// where the filter hides the event, there is nothing to wait for.
+pub async fn record(event: impl FnOnce()) -> Result<(), Unwritten> {
+    match LOG.get() {
+        Some(handle) => handle.0.written(event).await.then_some(()).ok_or(Unwritten),
+        None => {
+            event();
+            Ok(())
+        }
     }
 }
 

@@ -102,9 +102,9 @@ impl Pipeline {
         self.own_access.as_ref().is_none_or(|channel| channel.queue.flush(deadline)) && events
     }
 
-    /// Waits for the events that came before.
-    pub(super) async fn written(&self) {
-        self.events.queue.written().await;
+    /// Waits for the events that `log` logs; whether none was lost meanwhile.
+    pub(super) async fn written(&self, log: impl FnOnce()) -> bool {
+        self.events.queue.written(log).await
     }
 
     pub(super) fn style_of_stderr(&self) -> Style {

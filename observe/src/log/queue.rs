@@ -64,6 +64,8 @@ pub(super) struct State {
     /// Lines that came in, and lines that were written or given up. Both only grow.
     pub(super) accepted: u64,
     pub(super) settled: u64,
+    /// Lines that came and will never be written. It only grows.
+    pub(super) lost: u64,
     /// Those who wait for lines to be written, at most one entry for each task.
     pub(super) waiting: Vec<Waker>,
     pub(super) next_sink: Option<Sink>,
@@ -135,20 +137,23 @@ impl Queue {
         self.shared.wait_for(state, deadline, |state| state.settled >= wanted)
     }
 
-    /// Waits until every line that was [pushed](Self::push) before is written or given up. Cancel-safe.
-    pub(super) async fn written(&self) {
+    /// Waits until every line that `push` has pushed, and all before, are written or given up. Answers whether no line was
+    /// lost meanwhile. Cancel-safe.
+    pub(super) async fn written(&self, push: impl FnOnce()) -> bool {
+        let lost = self.shared.lock().lost;
+        push();
         let wanted = self.shared.lock().accepted;
         poll_fn(|cx| {
             let mut state = self.shared.lock();
             if state.settled >= wanted || state.ended {
-                return Poll::Ready(());
+                return Poll::Ready(state.settled >= wanted && state.lost == lost);
             }
             if !state.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
                 state.waiting.push(cx.waker().clone());
             }
             Poll::Pending
         })
-        .await;
+        .await
     }
 
     /// Writes everything that has not been written yet to `sink` instead.
@@ -201,6 +206,7 @@ impl Shared {
         let mut state = self.lock();
         if state.pending.bytes.len() + length > self.capacity {
             state.dropped += count;
+            state.lost += count;
             drop(state);
             let Dropped { full, too_long, .. } = &self.dropped;
             if length > self.capacity { too_long } else { full }.inc_by(count);

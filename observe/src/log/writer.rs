@@ -43,14 +43,21 @@ impl Writer {
                 let fields = [("dropped", Value::U64(unsaid))];
                 self.style.notice(&mut batch.bytes, Level::WARN, TARGET, "log lines were dropped", &fields);
             }
-            match self.write(&batch.bytes, lines) {
-                Ok(()) => unsaid = 0,
+            let lost = match self.write(&batch.bytes, lines) {
+                Ok(()) => {
+                    unsaid = 0;
+                    0
+                }
                 Err(lost) => {
                     unsaid += lost;
                     self.shared.dropped.write_error.inc_by(lost);
+                    lost
                 }
-            }
-            self.shared.tell(|state| state.settled += batch.count);
+            };
+            self.shared.tell(|state| {
+                state.settled += batch.count;
+                state.lost += lost;
+            });
             batch.clear();
         }
         self.shared.tell(|state| state.ended = true);

@@ -31,11 +31,11 @@ impl Security {
     pub(crate) fn new(login: Option<(String, Secret)>, config: &KafkaConfig) -> Result<Self, Error> {
         let protocol = if login.is_some() { config.security.with_login() } else { config.security };
         if protocol.has_tls() && !HAS_TLS {
-            return Err(without_tls("kafka.security", protocol.as_str()));
+            return Err(without_tls("brokers.kafka.security", protocol.as_str()));
         }
         let mechanism = config.sasl.mechanism;
         if protocol.has_login() && mechanism != KafkaMechanism::Plain && !HAS_TLS {
-            return Err(without_tls("kafka.sasl.mechanism", mechanism.as_str()));
+            return Err(without_tls("brokers.kafka.sasl.mechanism", mechanism.as_str()));
         }
         let configured = || config.sasl.username.clone().zip(config.sasl.password.clone());
         let login = match login.or_else(configured).filter(|_| protocol.has_login()) {
@@ -46,7 +46,7 @@ impl Security {
                     protocol.as_str()
                 );
                 return Err(fault(
-                    "kafka.sasl",
+                    "brokers.kafka.sasl",
                     what,
                     "set `brokers.kafka.sasl.username` and `brokers.kafka.sasl.password`",
                 ));
@@ -96,7 +96,7 @@ fn readable(name: &str, path: &Path) -> Result<(), Error> {
     });
     opened.map_err(|cause| {
         let what = format!("cannot read `{}`: {cause}", path.display());
-        fault(&format!("kafka.tls.{name}"), what, "name a file in PEM form that this process may read")
+        fault(&format!("brokers.kafka.tls.{name}"), what, "name a file in PEM form that this process may read")
     })
 }
 

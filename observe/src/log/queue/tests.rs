@@ -107,9 +107,8 @@ fn whoever_waits_for_a_line_goes_on_when_it_is_written() {
     let woken = Arc::new(Woken::default());
     let waker = Arc::clone(&woken).into();
     let mut cx = Context::from_waker(&waker);
-    assert!(pin!(queue.written()).poll(&mut cx).is_ready(), "there is nothing to wait for");
-    queue.push(b"shipped\n");
-    let mut written = pin!(queue.written());
+    assert_eq!(pin!(queue.written(|| ())).poll(&mut cx), Poll::Ready(true), "there is nothing to wait for");
+    let mut written = pin!(queue.written(|| queue.push(b"shipped\n")));
     for _ in 0..3 {
         assert!(written.as_mut().poll(&mut cx).is_pending());
     }
@@ -118,13 +117,24 @@ fn whoever_waits_for_a_line_goes_on_when_it_is_written() {
     assert!(!woken.0.load(Ordering::SeqCst) && written.as_mut().poll(&mut cx).is_pending());
     gate.open();
     assert!(queue.flush(soon()));
-    assert!(written.as_mut().poll(&mut cx).is_ready());
+    assert_eq!(written.as_mut().poll(&mut cx), Poll::Ready(true));
     let until = soon();
     while !woken.0.load(Ordering::SeqCst) {
         assert!(Instant::now() < until, "nobody was woken");
         thread::yield_now();
     }
     assert_eq!(gate.until(|_| true), ["shipped"]);
+}
+
+#[test]
+fn whoever_waits_for_a_line_that_was_dropped_is_told() {
+    let gate = Gate::default();
+    let (queue, _) = queue(&gate, 100);
+    let mut cx = Context::from_waker(Waker::noop());
+    assert_eq!(pin!(queue.written(|| queue.push(&[b'x'; 200]))).poll(&mut cx), Poll::Ready(false));
+    queue.push(b"others\n");
+    assert!(queue.flush(soon()));
+    assert_eq!(pin!(queue.written(|| ())).poll(&mut cx), Poll::Ready(true), "that was before");
 }
 
 #[test]
