@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Looks for bytes that break a promise: coverage-guided fuzzing with libFuzzer, on the stable toolchain.
 #
-#   scripts/fuzz.sh                    every target, 60 s each, as many at a time as there are cores
+#   scripts/fuzz.sh [all [SECONDS]]    every target, 60 s each, as many at a time as there are cores
 #   scripts/fuzz.sh TARGET [SECONDS]   one target
 #   scripts/fuzz.sh TARGET FILE        one input, as printed when a target failed
 #   scripts/fuzz.sh build              only builds
@@ -67,7 +67,7 @@ case $name in
         failed=0
         for name in "${all[@]}"; do
             while [ "$(jobs -pr | wc -l)" -ge "$at_once" ]; do wait -n || failed=1; done
-            run "$name" 60 &
+            run "$name" "${2:-60}" &
         done
         while [ -n "$(jobs -p)" ]; do wait -n || failed=1; done
         exit $failed

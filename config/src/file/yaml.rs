@@ -1,6 +1,6 @@
 use std::collections::{HashMap, HashSet};
 
-use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, StrInput, Tag};
 
 use super::{Fault, MAX_DEPTH, Place};
 use crate::raw::{Raw, Spot};
@@ -9,15 +9,17 @@ use crate::raw::{Raw, Spot};
 const MAX_NODES: usize = 100_000;
 
 pub(crate) fn parse(text: &str, place: &Place<'_>) -> Result<Spot, Vec<Fault>> {
-    let mut reader = Reader { parser: Parser::new_from_str(text), place, anchors: HashMap::new(), nodes: 0 };
-    // The end of a text whose last line has no line break counts as a line of its own there, which no editor shows.
     let lines = 1 + text.matches('\n').count();
-    reader.document().map_err(|fault| vec![Fault { line: fault.line.min(lines), ..fault }])
+    let mut reader = Reader { parser: Parser::new_from_str(text), place, lines, anchors: HashMap::new(), nodes: 0 };
+    reader.document().map_err(|fault| vec![fault])
 }
 
 struct Reader<'a> {
     parser: Parser<'a, StrInput<'a>>,
     place: &'a Place<'a>,
+    /// How many lines there are. To YAML a carriage return ends a line, too, and so does the end of the text; no editor
+    /// shows those.
+    lines: usize,
     anchors: HashMap<usize, (Spot, usize)>,
     nodes: usize,
 }
@@ -43,10 +45,14 @@ impl<'a> Reader<'a> {
 
     fn next(&mut self) -> Result<(Event<'a>, usize), Fault> {
         match self.parser.next_event() {
-            Some(Ok((event, span))) => Ok((event, line_of(&span))),
-            Some(Err(error)) => Err(syntax(&error)),
+            Some(Ok((event, span))) => Ok((event, self.line(&span.start))),
+            Some(Err(error)) => Err(Fault::new(self.line(error.marker()), format!("not valid YAML: {}", error.info()))),
             None => Ok((Event::StreamEnd, 1)),
         }
+    }
+
+    fn line(&self, at: &Marker) -> usize {
+        at.line().clamp(1, self.lines)
     }
 
     fn value(&mut self, event: Event<'a>, line: usize, depth: usize) -> Result<Spot, Fault> {
@@ -144,12 +150,4 @@ fn refuse(tag: Option<&Tag>, own: &str, line: usize) -> Result<(), Fault> {
 
 fn unknown_tag(line: usize) -> Fault {
     Fault::new(line, "this tag (!) is not supported").hint("take it away: the key says what type its value has")
-}
-
-fn syntax(error: &ScanError) -> Fault {
-    Fault::new(error.marker().line().max(1), format!("not valid YAML: {}", error.info()))
-}
-
-fn line_of(span: &Span) -> usize {
-    span.start.line().max(1)
 }
