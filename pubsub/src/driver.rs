@@ -111,14 +111,11 @@ pub trait Publisher: Debug + Send + Sync + 'static {
     async fn publish_all(&self, batch: Vec<Message>, deadline: Instant) -> Vec<Result<Receipt, Error>> {
         let mut results = Vec::with_capacity(batch.len());
         for message in batch {
-            let result = match Instant::now() < deadline {
-                true => timeout_at(deadline, self.publish(message, deadline)).await.unwrap_or_else(|_| {
-                    Err(late(
-                        self.endpoint().system,
-                        "no confirmation in time; the message may or may not have been published",
-                    ))
-                }),
-                false => Err(late(self.endpoint().system, "nothing was sent: the time was over")),
+            let result = if Instant::now() < deadline {
+                let answer = timeout_at(deadline, self.publish(message, deadline)).await;
+                answer.unwrap_or_else(|_| Err(Error::unconfirmed(self.endpoint().system)))
+            } else {
+                Err(Error::unsent(self.endpoint().system, "the time was over"))
             };
             results.push(result);
         }
@@ -388,10 +385,6 @@ impl Outgoing {
     pub fn new(destination: Endpoint, message: Message) -> Self {
         Self { destination, message }
     }
-}
-
-fn late(backend: &'static str, what: &'static str) -> Error {
-    Error::new(ErrorKind::Timeout, "publish", what).with_backend(backend)
 }
 
 fn no_transactions(backend: &'static str) -> Error {

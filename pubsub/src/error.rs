@@ -62,6 +62,17 @@ impl Error {
         Self::new(ErrorKind::Config, operation, "bad configuration").with_source(problem)
     }
 
+    /// A publish that had no answer in time.
+    pub(crate) fn unconfirmed(backend: &'static str) -> Self {
+        let what = "no confirmation in time; the message may or may not have been published";
+        Self::new(ErrorKind::Timeout, "publish", what).with_backend(backend)
+    }
+
+    /// A publish whose time was over before anything was sent: why.
+    pub(crate) fn unsent(backend: &'static str, why: impl fmt::Display) -> Self {
+        Self::new(ErrorKind::Timeout, "publish", format!("nothing was sent: {why}")).with_backend(backend)
+    }
+
     /// Names the broker, for example `kafka`.
     pub fn with_backend(mut self, backend: &'static str) -> Self {
         self.0.backend = backend;

@@ -148,7 +148,8 @@ impl Shared {
         if answers && !chunk.messages.is_empty() {
             self.send(chunk, &mut results).await;
         }
-        results.into_iter().map(|result| result.unwrap_or_else(|| Err(self.unsent()))).collect()
+        let unsent = || Err(Error::unsent(self.system, "there was no answer in time for those before it"));
+        results.into_iter().map(|result| result.unwrap_or_else(unsent)).collect()
     }
 
     /// Sends one part; whether the broker answered for any of it.
@@ -171,19 +172,12 @@ impl Shared {
         answered
     }
 
-    fn unsent(&self) -> Error {
-        let what = "nothing was sent: there was no answer in time for those before it";
-        Error::new(ErrorKind::Timeout, "publish", what).with_backend(self.system)
-    }
-
     pub(crate) fn window_full(&self) -> Error {
-        let what = format!("nothing was sent: {}", self.window);
-        Error::new(ErrorKind::Timeout, "publish", what).with_backend(self.system)
+        Error::unsent(self.system, &self.window)
     }
 
     pub(crate) fn unconfirmed(&self) -> Error {
-        let what = "no confirmation in time; the message may or may not have been published";
-        Error::new(ErrorKind::Timeout, "publish", what).with_backend(self.system)
+        Error::unconfirmed(self.system)
     }
 
     fn batch(&self) -> usize {

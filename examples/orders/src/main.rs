@@ -125,7 +125,7 @@ async fn run(config: Config) -> server::Result {
 
     let book = Arc::new(Book::default());
     let shipping = Shipping { book: Arc::clone(&book), work: config.work.get() };
-    let policy = Policy::default().timeout(config.work.get() + PATIENCE);
+    let policy = Policy::default().timeout(config.work.get().saturating_add(PATIENCE));
     let router = pubsub::Router::new().route("ship", inbox, ship).concurrency(64).policy(policy).with_state(shipping);
 
     SimpleServer::new(config.server).register(Orders { book, events }).daemon("ship", |cx| router.run(cx)).run().await

@@ -81,12 +81,16 @@ pub(super) fn route<S>(route: &Pending<S>, settings: &Settings) -> Result<(), Er
             return Err(fault("Router::dead_letter", what, hint));
         }
     }
-    let Some(longest) = longest_lease(&capabilities, policy) else { return Ok(()) };
-    let (lends, longer) = if longest_lease(&capabilities, &Policy::default().max_lease(LONGEST)) == Some(longest) {
-        let extended = if capabilities.extend { "however often that is extended" } else { "which cannot be extended" };
-        (format!("{} lends it for {longest:?} at most, {extended}", at(source)), "have the broker lend for longer")
-    } else {
-        (format!("its lease is kept for {longest:?} at most"), "raise `Policy::max_lease`")
+    let kept = Some(policy.max_lease).filter(|_| capabilities.lease.is_some() && capabilities.extend);
+    let (longest, lends, longer) = match (longest_loan(&capabilities), kept) {
+        (Some(lent), kept) if kept.is_none_or(|kept| lent <= kept) => {
+            let extended =
+                if capabilities.extend { "however often that is extended" } else { "which cannot be extended" };
+            let lends = format!("{} lends it for {lent:?} at most, {extended}", at(source));
+            (lent, lends, "have the broker lend for longer")
+        }
+        (_, Some(kept)) => (kept, format!("its lease is kept for {kept:?} at most"), "raise `Policy::max_lease`"),
+        (_, None) => return Ok(()),
     };
     if policy.timeout.saturating_add(linger) > longest {
         let waits =
@@ -172,10 +176,10 @@ pub(super) fn at(source: &Endpoint) -> String {
     source.to_string()
 }
 
-/// How long a message can be kept; `None` when there is no end.
-fn longest_lease(capabilities: &Capabilities, policy: &Policy) -> Option<Duration> {
-    let lent = capabilities.lease.map(|once| if capabilities.extend { policy.max_lease } else { once });
-    lent.into_iter().chain(capabilities.limits.lease).min()
+/// How long the broker lends a message; `None` when there is no end.
+fn longest_loan(capabilities: &Capabilities) -> Option<Duration> {
+    let once = capabilities.lease.filter(|_| !capabilities.extend);
+    once.into_iter().chain(capabilities.limits.lease).min()
 }
 
 /// The longest that all attempts and the pauses between them may take.

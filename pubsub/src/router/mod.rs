@@ -231,9 +231,10 @@ impl<S: 'static> Router<S> {
     /// each time is an error in the log, and counts as `pubsub_outcome_total{outcome="stuck"}`.
     ///
     /// Without one it is up to the broker. One that keeps dead letters itself is told to reject the message:
-    /// `memory://orders` keeps it in `memory://orders.dead`, with the same attributes. For one that does not, the router opens the place that goes
-    /// by default with what it receives from, when it starts: `kafka://orders.dead` for `kafka://orders`. Where there is
-    /// none, the router refuses to start, because what is given up would come again for ever.
+    /// `memory://orders` keeps it in `memory://orders.dead`, with the same attributes. For one that does not, the router
+    /// opens the place that goes by default with what it receives from, when it starts: `kafka://orders.dead` for
+    /// `kafka://orders`. Where there is none, the router refuses to start, because what is given up would come again for
+    /// ever.
     pub fn dead_letter(mut self, to: Publisher) -> Self {
         self.settings.dead_letter = Some(to);
         self
@@ -287,11 +288,11 @@ impl<S: 'static> Router<S> {
 impl Router<()> {
     /// Runs until the daemon is told to stop, or until every subscriber is closed.
     ///
-    /// Holds readiness back from this call on, until each route has been seen to receive without error (on Kafka, until its
-    /// group has let it in), and whenever one cannot. A route that was paused or has ended does not hold it back, but `/readyz?verbose` and the gauge
-    /// `pubsub_route_state` say so. Serves `/debug/pubsub`, which shows what is in flight and takes what [`RouterHandle`] does
-    /// by POST. Has the publishers of the brokers that the subscribers come from, and the
-    /// dead letters' own, flushed after everything has drained. Errors that may pass are waited out, with growing
+    /// Holds readiness back from this call on, until each route has been seen to receive without error (on Kafka, until
+    /// its group has let it in), and whenever one cannot. A route that was paused or has ended does not hold it back, but
+    /// `/readyz?verbose` and the gauge `pubsub_route_state` say so. Serves `/debug/pubsub`, which shows what is in flight
+    /// and takes what [`RouterHandle`] does by POST. Has the publishers of the brokers that the subscribers come from, and
+    /// the dead letters' own, flushed after everything has drained. Errors that may pass are waited out, with growing
     /// pauses; one that will not stops all routes in order and is the answer.
     pub fn run(self, cx: Context) -> impl Future<Output = Result<(), Error>> + Send + 'static {
         let valid = self.check();
